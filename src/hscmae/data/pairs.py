@@ -1,0 +1,230 @@
+"""``Pairs``: the one view of paired features that everything else uses.
+
+A ``Pairs`` holds one feature array per modality, keyed by the modality's name; row ``i`` of every array belongs to
+clip ``i``. Labels, ids and splits are optional, and no training code ever reads the labels. Arrays may be
+memory-mapped: nothing here copies features before rows are asked for. A row that lacks a modality has ``False`` in
+``present`` (its feature values are then meaningless and never read).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.errors import InputError, describe_rows
+
+FloatArray = npt.NDArray[Any]  # float16, float32 or float64
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+SPLITS = ("train", "val", "test")
+SILENT_MIN_ROWS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Class labels of ``n`` clips in compressed sparse rows; a single-label file has one entry a row.
+
+    Clip ``i`` carries the classes ``indices[indptr[i]:indptr[i + 1]]``.
+
+    Attributes:
+        indices: class numbers, shape (nnz,), each in ``[0, n_classes)``.
+        indptr: row starts, shape (n + 1,).
+        names: class names, or "0", "1", ... where the file gives none; their number is ``n_classes``.
+    """
+
+    indices: IntArray
+    indptr: IntArray
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        indptr, indices = self.indptr, self.indices
+        if indptr.ndim != 1 or indices.ndim != 1 or len(indptr) < 1:
+            raise InputError("label_indices and label_indptr must be one-dimensional")
+        if indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
+            raise InputError("label_indptr must rise from 0 to the number of label_indices")
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self.names)):
+            bad = np.flatnonzero((indices < 0) | (indices >= len(self.names)))
+            rows = np.searchsorted(indptr, bad, side="right") - 1
+            raise InputError(f"labels out of range 0..{len(self.names) - 1} in {describe_rows(np.unique(rows).tolist())}")
+
+    @classmethod
+    def single(cls, classes: npt.ArrayLike, names: Sequence[str] | None = None) -> Labels:
+        """Labels of clips that carry exactly one class each; ``classes`` has shape (n,)."""
+        indices = np.asarray(classes, dtype=np.int64)
+        if names is None:
+            names = [str(i) for i in range(int(indices.max(initial=-1)) + 1)]
+        return cls(indices, np.arange(len(indices) + 1, dtype=np.int64), tuple(names))
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def is_single(self) -> bool:
+        """Whether every clip carries exactly one class."""
+        return bool(np.all(np.diff(self.indptr) == 1))
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> Labels:
+        """The labels of ``rows``, in that order."""
+        starts, ends = self.indptr[rows], self.indptr[np.asarray(rows) + 1]
+        lengths = ends - starts
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        within = np.arange(int(indptr[-1])) - np.repeat(indptr[:-1], lengths)
+        return Labels(self.indices[np.repeat(starts, lengths) + within], indptr, self.names)
+
+    def one_hot(self) -> BoolArray:
+        """Membership of clips in classes as a dense array, shape (n, n_classes)."""
+        hot = np.zeros((len(self), len(self.names)), dtype=bool)
+        hot[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = True
+        return hot
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Paired features of ``n`` clips.
+
+    Attributes:
+        features: modality name -> array of shape (n, d), or (n, t, d) for sequences; float16, float32 or float64.
+            A file with one modality alone is a ``Pairs`` with one entry.
+        ids: one identifier a clip as UTF-8 bytes, shape (n,); row numbers where none are given.
+        present: modality name -> whether each row has that modality, shape (n,); all ``True`` where not given.
+        labels: class labels or ``None``.
+        split: "train", "val" or "test" for each row as bytes, shape (n,), or ``None`` where the file has no split.
+        lengths: modality name -> number of valid steps of each row, for sequences only.
+        source: what to call this data in messages (usually the file's path).
+
+    Raises:
+        InputError: arrays of differing numbers of rows, of the wrong rank, or not floating point.
+    """
+
+    features: Mapping[str, FloatArray]
+    ids: npt.NDArray[np.bytes_] = None  # type: ignore[assignment]
+    present: Mapping[str, BoolArray] = field(default_factory=dict)
+    labels: Labels | None = None
+    split: npt.NDArray[np.bytes_] | None = None
+    lengths: Mapping[str, IntArray] = field(default_factory=dict)
+    source: str = "input"
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise InputError(f"{self.source}: no features")
+        rows = {name: len(x) for name, x in self.features.items()}
+        n = next(iter(rows.values()))
+        if len(set(rows.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise InputError(f"{self.source}: modalities have different numbers of rows: {listed}")
+        for name, x in self.features.items():
+            if x.ndim not in (2, 3):
+                raise InputError(f"{self.source}: {name}: expected rank 2 (rows, dims) or 3 (rows, steps, dims), got shape {x.shape}")
+            if not np.issubdtype(x.dtype, np.floating):
+                raise InputError(f"{self.source}: {name}: expected floating point features, got {x.dtype}")
+        if self.ids is None:
+            object.__setattr__(self, "ids", np.arange(n).astype(f"S{max(1, len(str(max(n - 1, 0))))}"))
+        object.__setattr__(
+            self, "present", {m: self.present.get(m, np.ones(n, dtype=bool)) for m in self.features}
+        )
+        aligned: dict[str, Any] = {"ids": self.ids, "labels": self.labels, "split": self.split}
+        aligned |= {f"{m}_present": p for m, p in self.present.items()} | {f"{m}_lengths": v for m, v in self.lengths.items()}
+        for name, array in aligned.items():
+            if array is not None and len(array) != n:
+                raise InputError(f"{self.source}: {name} has {len(array)} rows, the features have {n}")
+
+    @classmethod
+    def of(cls, data: Pairs | Mapping[str, npt.ArrayLike]) -> Pairs:
+        """``data`` itself if it is a ``Pairs``, else a ``Pairs`` over a mapping of modality name to array."""
+        if isinstance(data, Pairs):
+            return data
+        if not isinstance(data, Mapping):
+            raise InputError(f"expected Pairs or a mapping of modality name to array, got {type(data).__name__}")
+        return cls({name: np.asarray(x) for name, x in data.items()})
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,): what scikit-learn's splitters ask for."""
+        return (len(self),)
+
+    def __getitem__(self, key: Any) -> Pairs:
+        """Rows by slice, boolean mask or integer array, as scikit-learn's splitters index."""
+        if isinstance(key, tuple):
+            key = key[0]
+        return self.take(np.arange(len(self))[key])
+
+    def __iter__(self) -> Iterator[Pairs]:
+        raise TypeError("Pairs is indexed by rows, not iterated over")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.features)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Feature dimension of each modality."""
+        return {name: int(x.shape[-1]) for name, x in self.features.items()}
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> Pairs:
+        """The given rows, in that order (copies them into memory)."""
+        rows = np.asarray(rows)
+        return replace(
+            self,
+            features={m: x[rows] for m, x in self.features.items()},
+            ids=self.ids[rows],
+            present={m: p[rows] for m, p in self.present.items()},
+            labels=None if self.labels is None else self.labels.take(rows),
+            split=None if self.split is None else self.split[rows],
+            lengths={m: v[rows] for m, v in self.lengths.items()},
+        )
+
+    def rows_of(self, split: str) -> npt.NDArray[np.intp]:
+        """Row numbers of one split ("train", "val", "test" or "all"), ascending.
+
+        Raises:
+            InputError: the data has no split, or no such rows.
+        """
+        if split == "all":
+            return np.arange(len(self))
+        if split not in SPLITS:
+            raise InputError(f"split must be one of {', '.join(SPLITS)} or all, got {split!r}")
+        if self.split is None:
+            raise InputError(f"{self.source}: the file has no split; use --holdout or --split all")
+        rows = np.flatnonzero(self.split == split.encode())
+        if not len(rows):
+            raise InputError(f"{self.source}: no rows in split {split!r}")
+        return rows
+
+    def of_split(self, split: str) -> Pairs:
+        """The rows of one split; see ``rows_of``."""
+        return self if split == "all" else self.take(self.rows_of(split))
+
+    def without_labels(self) -> Pairs:
+        """The same pairs with the labels removed: what training is given."""
+        return replace(self, labels=None)
+
+    def complete(self) -> BoolArray:
+        """Which rows have every modality, shape (n,)."""
+        mask = np.ones(len(self), dtype=bool)
+        for p in self.present.values():
+            mask &= p
+        return mask
+
+    def silent(self, modality: str, min_rows: int = SILENT_MIN_ROWS) -> BoolArray:
+        """Rows whose vector is shared by ``min_rows`` rows or more, shape (n,).
+
+        Extractors give one fixed vector for silence (or a black frame), so such a vector says that the modality is
+        missing, not that these clips are alike.
+        """
+        x = self.features[modality]
+        keys = np.fromiter((hash(row.tobytes()) for row in x), dtype=np.int64, count=len(x))
+        _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        return (counts[inverse] >= min_rows) & self.present[modality]
+
+    def silence_as_missing(self, min_rows: int = SILENT_MIN_ROWS) -> Pairs:
+        """The same pairs with every silent row of a modality marked as lacking it; see ``silent``."""
+        present = {m: self.present[m] & ~self.silent(m, min_rows) for m in self.modalities}
+        return replace(self, present=present)
