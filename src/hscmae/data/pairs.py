@@ -50,7 +50,8 @@ class Labels:
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self.names)):
             bad = np.flatnonzero((indices < 0) | (indices >= len(self.names)))
             rows = np.searchsorted(indptr, bad, side="right") - 1
-            raise InputError(f"labels out of range 0..{len(self.names) - 1} in {describe_rows(np.unique(rows).tolist())}")
+            where = describe_rows(np.unique(rows).tolist())
+            raise InputError(f"labels out of range 0..{len(self.names) - 1} in {where}")
 
     @classmethod
     def single(cls, classes: npt.ArrayLike, names: Sequence[str] | None = None) -> Labels:
@@ -119,16 +120,17 @@ class Pairs:
             raise InputError(f"{self.source}: modalities have different numbers of rows: {listed}")
         for name, x in self.features.items():
             if x.ndim not in (2, 3):
-                raise InputError(f"{self.source}: {name}: expected rank 2 (rows, dims) or 3 (rows, steps, dims), got shape {x.shape}")
+                raise InputError(
+                    f"{self.source}: {name}: expected rank 2 (rows, dims) or 3 (rows, steps, dims), got shape {x.shape}"
+                )
             if not np.issubdtype(x.dtype, np.floating):
                 raise InputError(f"{self.source}: {name}: expected floating point features, got {x.dtype}")
         if self.ids is None:
             object.__setattr__(self, "ids", np.arange(n).astype(f"S{max(1, len(str(max(n - 1, 0))))}"))
-        object.__setattr__(
-            self, "present", {m: self.present.get(m, np.ones(n, dtype=bool)) for m in self.features}
-        )
+        object.__setattr__(self, "present", {m: self.present.get(m, np.ones(n, dtype=bool)) for m in self.features})
         aligned: dict[str, Any] = {"ids": self.ids, "labels": self.labels, "split": self.split}
-        aligned |= {f"{m}_present": p for m, p in self.present.items()} | {f"{m}_lengths": v for m, v in self.lengths.items()}
+        aligned |= {f"{m}_present": p for m, p in self.present.items()}
+        aligned |= {f"{m}_lengths": v for m, v in self.lengths.items()}
         for name, array in aligned.items():
             if array is not None and len(array) != n:
                 raise InputError(f"{self.source}: {name} has {len(array)} rows, the features have {n}")
