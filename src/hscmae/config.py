@@ -1,0 +1,229 @@
+"""Every setting of every method, with its help, its bounds and its default.
+
+The nested form is what configuration files, ``--set loss.tau=0.1`` and artefacts use; ``flatten`` gives the flat form
+of the Python constructors (``loss_tau=0.1``). Unknown keys are refused. ``PRESETS`` names complete settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hscmae.errors import InputError
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Network(Section):
+    """Encoder f_m, decoder g_m and the nonlinear branch."""
+
+    width: Positive = Field(512, description="hidden width of encoders and decoders")
+    depth: Positive = Field(1, description="layers of each encoder")
+    decoder_depth: Positive = Field(1, description="layers of each decoder")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units dropped in training")
+    branch_scale: float = Field(0.1, gt=0, description="factor on the nonlinear branch beside a warm start")
+
+
+class Masking(Section):
+    """MAE path."""
+
+    ratio: float = Field(0.7, ge=0, lt=1, description="share of each sample's values hidden from the student")
+
+
+class Teacher(Section):
+    """EMA teacher."""
+
+    decay: float = Field(0.99, ge=0, le=1, description="decay at the start; rises to 1 along a cosine; 0 copies")
+
+
+class Affinity(Section):
+    """Local level: which neighbours the teacher mines, and how a sample's own pair is treated."""
+
+    source: Literal["batch", "queue", "train"] = Field("batch", description="where neighbours are mined")
+    k: Positive = Field(20, description="neighbours a sample")
+    tau_teacher: float = Field(0.1, gt=0, description="temperature of the soft positives")
+    pair_share: Share = Field(0.0, description="weight of a sample's own pair among its positives")
+    mask_pair: bool = Field(False, description="take a sample's own pair out of the denominator")
+    queue_size: Positive = Field(4096, description="past teacher embeddings kept, for source queue")
+    refresh: Positive = Field(20, description="steps between refreshes of the memory, for source train")
+    warmup: int = Field(0, ge=0, description="steps over which local level and distillation are brought in")
+
+    @model_validator(mode="after")
+    def _one_treatment(self) -> Affinity:
+        if self.mask_pair and self.pair_share > 0:
+            raise ValueError("mask_pair leaves the own pair out of the denominator: pair_share must be 0")
+        return self
+
+
+class Loss(Section):
+    """Weights, temperatures and forms of the losses; a weight of 0 removes the part."""
+
+    global_weight: Weight = Field(1.0, description="global level: deep CCA")
+    local_weight: Weight = Field(1.0, description="local level: affinity-weighted InfoNCE")
+    sample_weight: Weight = Field(1.0, description="sample level: masked reconstruction")
+    cross_weight: Weight = Field(0.0, description="reconstruction of each modality from the other's masked features")
+    distill_weight: Weight = Field(0.0, description="distillation of the teacher into the masked student")
+    learn_weights: bool = Field(True, description="learn the weights, starting from those given")
+    tau: float = Field(0.1, gt=0, description="temperature of the student's InfoNCE")
+    ridge: float = Field(1e-2, ge=0, description="ridge of the deep CCA loss, relative to the mean eigenvalue")
+    correlation: Literal["singular", "frobenius"] = Field("singular", description="form of the deep CCA loss")
+    distillation: Literal["cosine", "relational"] = Field("relational", description="form of the distillation")
+
+
+class WarmStart(Section):
+    """Canonical warm start."""
+
+    kind: Literal["none", "ridge", "smoothed"] = Field(
+        "smoothed", description="closed form that the network starts from"
+    )
+    ridge: float = Field(10.0, ge=0, description="ridge relative to the mean eigenvalue")
+    k: Positive = Field(50, description="neighbours a row, for smoothed")
+    tau: float = Field(0.1, gt=0, description="temperature of the affinities, for smoothed")
+    hops: Positive = Field(1, description="affinity steps, for smoothed")
+    rounds: Positive = Field(2, description="times the affinities are mined, for smoothed")
+
+
+class Head(Section):
+    """Linear CCA head on the embeddings."""
+
+    final: bool = Field(True, description="fit a head on the teacher's clean training embeddings")
+    ridge: float = Field(1.0, gt=0, description="ridge relative to the mean eigenvalue")
+    refresh: int = Field(0, ge=0, description="steps between fits of a head inside the local level; 0: none")
+
+
+class Training(Section):
+    """The optimiser, the batches, and the label-free choice of the number of steps."""
+
+    steps: Positive = Field(300, description="steps of a full run")
+    batch_size: Annotated[int, Field(ge=2)] = Field(512, description="pairs a step")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
+    warmup: int = Field(10, ge=0, description="steps of linear warm-up; a cosine decay follows")
+    grad_clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
+    validation_share: float = Field(
+        1 / 7, ge=0, lt=1, description="training pairs held out to choose the step; 0: none"
+    )
+    evaluations: Positive = Field(30, description="times a run is logged and, on held-out pairs, measured")
+    patience: Positive = Field(10, description="measurements without improvement before the choice is made")
+    refit: bool = Field(True, description="after choosing, train again on all training rows for the chosen steps")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
+
+
+class MethodConfig(Section):
+    """What every method has."""
+
+    dim: Positive = Field(64, description="embedding dimension")
+    seed: int = Field(0, ge=0, description="seed of every random draw")
+
+
+class HSCMAEConfig(MethodConfig):
+    """All settings of HSC-MAE."""
+
+    network: Network = Network()
+    masking: Masking = Masking()
+    teacher: Teacher = Teacher()
+    affinity: Affinity = Affinity()
+    loss: Loss = Loss()
+    warm_start: WarmStart = WarmStart()
+    head: Head = Head()
+    training: Training = Training()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "masking": {"ratio": 0.3},
+        "affinity": {"k": 5},
+        "warm_start": {"kind": "none"},
+    },
+}
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+def flatten(config: MethodConfig) -> dict[str, Any]:
+    """Nested settings as flat parameters: ``loss.tau`` becomes ``loss_tau``."""
+    flat: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Section):
+            flat |= {f"{name}_{leaf}": getattr(value, leaf) for leaf in type(value).model_fields}
+        else:
+            flat[name] = value
+    return flat
+
+
+def dotted_names(model: type[MethodConfig]) -> dict[str, str]:
+    """Flat parameter name -> dotted name of every setting of a method."""
+    names = {}
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            names |= {f"{name}_{leaf}": f"{name}.{leaf}" for leaf in info.annotation.model_fields}
+        else:
+            names[name] = name
+    return names
+
+
+def nest(model: type[MethodConfig], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat or dotted parameters as nested settings.
+
+    Raises:
+        InputError: a name that the method does not have, with the nearest that it has.
+    """
+    by_flat = dotted_names(model)
+    known = by_flat | {dotted: dotted for dotted in by_flat.values()}
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        if name not in known:
+            raise InputError(f"unknown setting {name!r}{_suggestion(name, known)}")
+        section, _, leaf = known[name].rpartition(".")
+        if section:
+            nested.setdefault(section, {})[leaf] = value
+        else:
+            nested[leaf] = value
+    return nested
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the settings of ``over`` in its place, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def build(model: type[C], settings: Mapping[str, Any], origin: str = "settings") -> C:
+    """Validate nested settings.
+
+    Raises:
+        InputError: one line that names ``origin``, the setting and what is wrong with it.
+    """
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InputError(
+                f"{origin}: unknown setting {name!r}{_suggestion(name, dotted_names(model).values())}"
+            ) from None
+        given = "" if name == "" or isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise InputError(f"{origin}: {name}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def _suggestion(name: str, known: Any) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,122 @@
+"""Neighbourhood-smoothed CCA: the local level in closed form.
+
+Affinities are mined over all training rows from a fused embedding, and the cross-covariance is taken between a row
+and its partner's *neighbourhood* instead of the partner itself. A wrong pair then counts only through its
+neighbours, which is why the method stands up to wrong pairs, and a row that lacks a modality still takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+
+MAX_ROWS = 50_000
+
+
+def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Fused embedding ``norm(sum_m norm(z_m))`` over the modalities that a row has; shape (n, dim).
+
+    A row that has none of the modalities becomes the zero vector: it is nobody's neighbour.
+    """
+    parts = []
+    for name, rows in z.items():
+        unit = F.normalize(rows, dim=1)
+        parts.append(unit if present is None else torch.where(present[name][:, None], unit, 0.0))
+    return F.normalize(torch.stack(parts).sum(0), dim=1)
+
+
+def top_neighbours(t: Tensor, k: int, *, block: int = 2048) -> tuple[Tensor, Tensor]:
+    """The k most similar other rows of each row of a unit-norm embedding, exactly, in blocks of rows.
+
+    Args:
+        t: fused embedding, shape (n, dim), unit rows (zero rows allowed).
+        k: neighbours a row; at most n - 1 are returned.
+
+    Returns:
+        Cosines and row numbers, both of shape (n, min(k, n - 1)), each row descending.
+    """
+    n = len(t)
+    k = min(k, n - 1)
+    values, indices = [], []
+    for start in range(0, n, block):
+        cosine = t[start : start + block] @ t.T
+        rows = torch.arange(len(cosine), device=t.device)
+        cosine[rows, rows + start] = -torch.inf
+        top = cosine.topk(k, dim=1)
+        values.append(top.values)
+        indices.append(top.indices)
+    return torch.cat(values), torch.cat(indices)
+
+
+def smoothing_operator(t: Tensor, k: int, tau: float) -> Tensor:
+    r"""Symmetric normalised affinity :math:`D^{-1/2} S D^{-1/2}` over all rows, sparse, shape (n, n).
+
+    ``S`` is the symmetrised softmax at temperature ``tau`` over each row's top ``k`` cosines, itself excluded.
+    """
+    n = len(t)
+    cosine, index = top_neighbours(t, k)
+    weight = torch.softmax(cosine / tau, dim=1)
+    rows = torch.arange(n, device=t.device).repeat_interleave(index.shape[1])
+    cols, half = index.flatten(), weight.flatten().double() / 2
+    rows, cols = torch.cat([rows, cols]), torch.cat([cols, rows])
+    degree = torch.zeros(n, dtype=torch.float64, device=t.device).index_add_(0, rows, torch.cat([half, half]))
+    scale = degree.clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
+    values = torch.cat([half, half]) * scale[rows] * scale[cols]
+    pairs = torch.stack([rows, cols])
+    return torch.sparse_coo_tensor(pairs, values, (n, n), check_invariants=False).coalesce()
+
+
+def smoothed_cca(
+    x: Mapping[str, Tensor],
+    dim: int,
+    *,
+    ridge: float,
+    k: int,
+    tau: float,
+    hops: int,
+    rounds: int,
+    present: Mapping[str, Tensor] | None = None,
+    scale: bool = True,
+    generator: torch.Generator | None = None,
+) -> CanonicalMaps:
+    r"""Ridge CCA whose cross-covariance is :math:`X_1^\top W^h X_2`, ``W`` mined from its own solution.
+
+    Starts from ridge CCA on the pairs, mines ``W`` over all rows, solves, mines again. The smoothed partner needs no
+    second centring: the first modality is centred, so a constant shift of the partner drops out of the product.
+
+    Args:
+        x: two modalities, standardised, each of shape (n, d_m).
+        dim: number of directions.
+        ridge: relative ridge of every solve; see ``ridge_cca``.
+        k: neighbours a row.
+        tau: temperature of the affinities.
+        hops: h, how many steps the affinities are followed, as that many sparse products.
+        rounds: how often to mine and solve; two are enough.
+        present: modality -> rows that have it, shape (n,).
+        scale: see ``ridge_cca``.
+        generator: draws the sample of rows that the affinities are mined over when there are more than 50,000.
+    """
+    n = len(next(iter(x.values())))
+    if n > MAX_ROWS:
+        rows = torch.randperm(n, generator=generator)[:MAX_ROWS].sort().values
+        x = {m: v[rows] for m, v in x.items()}
+        present = None if present is None else {m: p[rows] for m, p in present.items()}
+    moments = covariances(x, present)
+    maps = ridge_cca(moments, dim, ridge, scale=scale)
+    second = list(x)[1]
+    centred = x[second].double() - moments.mean[second]
+    if present is not None:
+        centred = torch.where(present[second][:, None], centred, 0.0)
+    for _ in range(rounds):
+        fused = fuse({m: maps(m, rows) for m, rows in x.items()}, present)
+        operator = smoothing_operator(fused, k, tau)
+        partner = centred
+        for _ in range(hops):
+            partner = torch.sparse.mm(operator, partner)
+        maps = ridge_cca(covariances(x, present, partner), dim, ridge, scale=scale)
+    return maps

@@ -1,0 +1,92 @@
+"""Contrastive losses: affinity-weighted InfoNCE (the local level) and plain symmetric InfoNCE (a baseline)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hscmae.losses.affinity import Neighbours
+
+
+def affinity_infonce(
+    query: Tensor,
+    keys: Tensor,
+    neighbours: Neighbours,
+    *,
+    tau: float = 0.1,
+    pair_share: float = 0.0,
+    mask_pair: bool = False,
+    query_valid: Tensor | None = None,
+    key_valid: Tensor | None = None,
+    exclude: Tensor | None = None,
+) -> Tensor:
+    r"""InfoNCE with soft positives, one direction. Minimised; at least 0 for every row.
+
+    .. math:: L = \frac{1}{n}\sum_i -\sum_j W'_{ij} \log \frac{\exp(q_i \cdot k_j / \tau)}{\sum_l \exp(q_i \cdot k_l / \tau)},
+              \qquad W' = (1 - p) W + p I
+
+    Key ``i`` for ``i < n`` is query ``i``'s own pair. It is a negative (``pair_share`` 0), a positive of weight
+    ``pair_share``, or, with ``mask_pair``, left out of the denominator: three different methods. A row without
+    neighbours keeps only its own pair's share; with none of either it takes no part in the mean.
+
+    Args:
+        query: student embeddings of one modality, shape (n, dim); normalised here.
+        keys: embeddings of the other modality, shape (m, dim), m >= n; normalised here.
+        neighbours: soft positives among the keys.
+        tau: temperature.
+        pair_share: p, in [0, 1].
+        mask_pair: take a sample's own pair out of the denominator; needs ``pair_share`` 0.
+        query_valid: rows whose query exists, shape (n,), bool.
+        key_valid: keys that exist, shape (m,), bool; the others are neither positive nor negative.
+        exclude: further pairs to leave out of the denominator, shape (n, m), bool: the clip itself in a memory.
+
+    Raises:
+        ValueError: ``mask_pair`` together with a positive ``pair_share``.
+
+    Relations:
+        ``pair_share`` 1 is InfoNCE (van den Oord et al. 2018); soft targets as in SoftCLIP (Gao et al. 2023).
+    """
+    if mask_pair and pair_share > 0:
+        raise ValueError("a pair that is left out of the denominator cannot have a share: set pair_share to 0")
+    n, m = len(query), len(keys)
+    logits = F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T / tau
+    own = torch.arange(n, device=query.device)
+    if key_valid is None:
+        key_valid = torch.ones(m, dtype=torch.bool, device=query.device)
+    hidden = ~key_valid.expand(n, m)
+    if exclude is not None:
+        hidden = hidden | exclude
+    if mask_pair:
+        hidden = hidden.clone()
+        hidden[own, own] = True
+    log_sum = torch.where(hidden, -torch.inf, logits).logsumexp(1)
+
+    soft = neighbours.restricted_to(key_valid)
+    pair_weight = pair_share * key_valid[:n].to(logits.dtype)
+    soft_weight = (1 - pair_share) * soft.weight
+    attraction = (soft_weight * logits.gather(1, soft.index)).sum(1) + pair_weight * logits[own, own]
+    mass = soft_weight.sum(1) + pair_weight
+    takes_part = mass > 0
+    if query_valid is not None:
+        takes_part = takes_part & query_valid
+    # ``where`` on the inputs, not the product: a row without any key has an infinite log-sum.
+    per_row = torch.where(takes_part, mass * torch.where(takes_part, log_sum, 0.0) - attraction, 0.0)
+    mass = torch.where(takes_part, mass, 0.0)
+    return per_row.sum() / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
+
+
+def infonce(z1: Tensor, z2: Tensor, *, tau: float = 0.07, valid: Tensor | None = None) -> Tensor:
+    r"""Symmetric InfoNCE of a dual encoder (CLIP, Radford et al. 2021), both directions averaged.
+
+    Args:
+        z1: embeddings of one modality, shape (n, dim); normalised here.
+        z2: embeddings of the other, shape (n, dim); row i of both is a pair.
+        tau: temperature.
+        valid: rows that have both modalities, shape (n,), bool.
+    """
+    if valid is not None:
+        z1, z2 = z1[valid], z2[valid]
+    logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / tau
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -1,0 +1,80 @@
+"""The network: per modality an encoder, a projection, a decoder, and a canonical map.
+
+``z_m = C_m x_m + scale * P_m f_m(x_m)``. With a canonical warm start ``C_m`` begins as the closed-form CCA map and the
+nonlinear branch as a small correction to it; from random weights there is no ``C_m`` and the scale is 1. Both paths
+of the student (clean and masked) and the teacher use these same modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hscmae.linear.cca import CanonicalMaps
+from hscmae.nn.encoder import Encoder, decoder
+from hscmae.streams import Noise, generator
+
+
+class Tower(nn.Module):
+    """One modality's weights.
+
+    Args:
+        dim: feature dimension d_m.
+        embedding: embedding dimension.
+        width: hidden width.
+        depth: layers of the encoder.
+        decoder_depth: layers of the decoder; 0 builds none.
+        dropout: share of hidden units dropped in training.
+        scale: factor on the nonlinear branch.
+        canonical: whether the linear map ``C_m`` exists.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        embedding: int,
+        *,
+        width: int,
+        depth: int,
+        decoder_depth: int,
+        dropout: float,
+        scale: float,
+        canonical: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(dim, width, depth, dropout)
+        self.projection = nn.Linear(width, embedding, bias=False)
+        self.decoder = decoder(width, dim, decoder_depth) if decoder_depth else None
+        self.canonical = nn.Linear(dim, embedding) if canonical else None
+        self.scale = scale
+
+    def project(self, x: Tensor, h: Tensor) -> Tensor:
+        """Embedding of features ``x`` (n, d_m) with hidden representation ``h`` (n, width); shape (n, dim)."""
+        z: Tensor = self.projection(h) * self.scale
+        return z if self.canonical is None else z + self.canonical(x)
+
+    def forward(self, x: Tensor, noise: Noise | None = None, purpose: str = "") -> Tensor:
+        """Embed features, (n, d_m) -> (n, dim)."""
+        return self.project(x, self.encoder(x, noise, purpose))
+
+
+class Network(nn.ModuleDict):
+    """The towers of all modalities, by modality name."""
+
+    def warm_start(self, maps: CanonicalMaps) -> None:
+        """Set the canonical maps to a closed-form solution, at a common size of 1 per embedding coordinate."""
+        with torch.no_grad():
+            size = torch.cat([maps.weight[m].flatten() for m in self]).square().mean().sqrt()
+            for name, tower in self.items():
+                weight = maps.weight[name] / size / tower.canonical.in_features**0.5
+                tower.canonical.weight.copy_(weight.T)
+                tower.canonical.bias.copy_(-maps.mean[name] @ weight)
+
+
+def build_network(dims: Mapping[str, int], embedding: int, seed: int, **tower: float) -> Network:
+    """A network with weights drawn from the run's seed, whatever else has been drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "weights").initial_seed())
+        return Network({m: Tower(d, embedding, **tower) for m, d in dims.items()})  # type: ignore[arg-type]

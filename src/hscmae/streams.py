@@ -1,0 +1,41 @@
+"""Random draws keyed by what they are for.
+
+Every mask, dropout pattern and order of rows comes from its own generator, seeded by (seed, purpose, step). So nothing
+has to be stored to resume a run, removing one part of the method leaves the draws of every other part as they were,
+and a process of several draws for the whole global batch and keeps its own rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, purpose: str, step: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for one purpose at one step."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class Noise:
+    """The random patterns of one training step.
+
+    Args:
+        seed: the run's seed.
+        step: the step's number.
+        first: this process's first row in the global batch.
+        total: rows of the global batch; ``None`` where the batch is not shared among processes.
+    """
+
+    def __init__(self, seed: int, step: int, first: int = 0, total: int | None = None) -> None:
+        self.seed, self.step, self.first, self.total = seed, step, first, total
+
+    def keep(self, purpose: str, like: Tensor, probability: float) -> Tensor:
+        """Bernoulli draws in the shape (n, d), type and device of ``like``: 1 with ``probability``, else 0."""
+        rows = len(like) if self.total is None else self.total
+        source = generator(self.seed, purpose, self.step, like.device)
+        drawn = torch.empty(rows, *like.shape[1:], dtype=like.dtype, device=like.device)
+        drawn.bernoulli_(probability, generator=source)
+        return drawn[self.first : self.first + len(like)]
