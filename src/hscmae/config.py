@@ -108,9 +108,7 @@ class Training(Section):
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up; a cosine decay follows")
     grad_clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
-    validation_share: float = Field(
-        1 / 7, ge=0, lt=1, description="training pairs held out to choose the step; 0: none"
-    )
+    validation_share: float = Field(1 / 7, ge=0, lt=1, description="pairs held out to choose the step; 0: none")
     evaluations: Positive = Field(30, description="times a run is logged and, on held-out pairs, measured")
     patience: Positive = Field(10, description="measurements without improvement before the choice is made")
     refit: bool = Field(True, description="after choosing, train again on all training rows for the chosen steps")
@@ -165,7 +163,7 @@ def flatten(config: MethodConfig) -> dict[str, Any]:
 
 def dotted_names(model: type[MethodConfig]) -> dict[str, str]:
     """Flat parameter name -> dotted name of every setting of a method."""
-    names = {}
+    names: dict[str, str] = {}
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
             names |= {f"{name}_{leaf}": f"{name}.{leaf}" for leaf in info.annotation.model_fields}

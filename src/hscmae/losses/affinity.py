@@ -28,7 +28,9 @@ class Neighbours:
 
 @torch.no_grad()
 def mine_neighbours(fused: Tensor, candidates: Tensor, exclude: Tensor, *, k: int, tau: float) -> Neighbours:
-    r"""Top-k cosine affinities, softened: :math:`W_{ij} = \mathrm{softmax}_{j \in \mathrm{top}_k(i)}(t_i \cdot t_j / \tau)`.
+    r"""Top-k cosine affinities, softened.
+
+    .. math:: W_{ij} = \operatorname{softmax}_{j \in \operatorname{top}_k(i)}(t_i \cdot t_j / \tau)
 
     Args:
         fused: teacher's fused embeddings of the batch, shape (n, dim), unit rows; a zero row has no neighbours.

@@ -23,8 +23,9 @@ def affinity_infonce(
 ) -> Tensor:
     r"""InfoNCE with soft positives, one direction. Minimised; at least 0 for every row.
 
-    .. math:: L = \frac{1}{n}\sum_i -\sum_j W'_{ij} \log \frac{\exp(q_i \cdot k_j / \tau)}{\sum_l \exp(q_i \cdot k_l / \tau)},
-              \qquad W' = (1 - p) W + p I
+    .. math::
+        L = -\frac{1}{n}\sum_{ij} W'_{ij} \log \frac{\exp(q_i \cdot k_j / \tau)}{\sum_l \exp(q_i \cdot k_l / \tau)},
+        \qquad W' = (1 - p) W + p I
 
     Key ``i`` for ``i < n`` is query ``i``'s own pair. It is a negative (``pair_share`` 0), a positive of weight
     ``pair_share``, or, with ``mask_pair``, left out of the denominator: three different methods. A row without

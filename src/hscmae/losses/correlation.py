@@ -64,10 +64,7 @@ def correlation_loss(
         l2 = _cholesky(b.T @ b / count, ridge)
         half = torch.linalg.solve_triangular(l1, a.T @ b / count, upper=False)
         t = torch.linalg.solve_triangular(l2, half.T, upper=False)
-        if form == "frobenius":
-            total = t.square().sum()
-        else:
-            total = torch.linalg.svdvals(t).sum()
+        total: Tensor = t.square().sum() if form == "frobenius" else torch.linalg.svdvals(t).sum()
         return (1 - total / a.shape[1]).to(z1.dtype)
 
 
@@ -75,4 +72,5 @@ def _cholesky(cov: Tensor, ridge: float) -> Tensor:
     # The absolute term is far below any real variance and keeps a collapsed view (all zeros) factorisable.
     shift = ridge * torch.diagonal(cov).mean() + 1e-12
     eye = torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
-    return torch.linalg.cholesky_ex(cov + shift * eye).L
+    factor: Tensor = torch.linalg.cholesky_ex(cov + shift * eye).L
+    return factor

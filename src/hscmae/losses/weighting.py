@@ -38,9 +38,8 @@ class LossWeights(nn.Module):
         """Weighted total of the losses that are present, a scalar."""
         if self.log_variance is None:
             return torch.stack([self.fixed[name] * loss for name, loss in losses.items()]).sum()
-        return torch.stack(
-            [(-self.log_variance[n]).exp() * loss + self.log_variance[n] for n, loss in losses.items()]
-        ).sum()
+        w = self.log_variance
+        return torch.stack([(-w[name]).exp() * loss + w[name] for name, loss in losses.items()]).sum()
 
     @torch.no_grad()
     def clamp_(self) -> None:

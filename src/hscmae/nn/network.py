@@ -63,14 +63,13 @@ class Tower(nn.Module):
 class Network(nn.ModuleDict):
     """The towers of all modalities, by modality name."""
 
+    @torch.no_grad()
     def warm_start(self, maps: CanonicalMaps) -> None:
-        """Set the canonical maps to a closed-form solution, at a common size of 1 per embedding coordinate."""
-        with torch.no_grad():
-            size = torch.cat([maps.weight[m].flatten() for m in self]).square().mean().sqrt()
-            for name, tower in self.items():
-                weight = maps.weight[name] / size / tower.canonical.in_features**0.5
-                tower.canonical.weight.copy_(weight.T)
-                tower.canonical.bias.copy_(-maps.mean[name] @ weight)
+        """Set the canonical maps ``C_m`` to a closed-form solution."""
+        for name, tower in self.items():
+            assert isinstance(tower, Tower) and tower.canonical is not None
+            tower.canonical.weight.copy_(maps.weight[name].T)
+            tower.canonical.bias.copy_(-maps.mean[name] @ maps.weight[name])
 
 
 def build_network(dims: Mapping[str, int], embedding: int, seed: int, **tower: float) -> Network:
