@@ -69,7 +69,7 @@ def synthetic_pairs(
         classes: number of event classes; they differ in frequency by a factor of up to two.
         dims: the two modalities' names and dimensions; the first is treated as audio (sparse, may be silent).
         events: least and largest number of events in a clip; each further event is half as likely as the one before.
-        offscreen: chance that an event after the first lacks one of the modalities, either one alike. The first event
+        offscreen: chance that an event lacks one of the modalities, either one alike; the strongest event of a clip
             lacks one half as often.
         wrong_pairs: share of the training pairs whose audio is another training clip's.
         background: size of the scene that both modalities share without meaning; 0 for none.

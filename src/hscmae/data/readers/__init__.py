@@ -1,0 +1,112 @@
+"""Reading feature files: ``read`` the whole, or ``read_blocks`` in bounded memory.
+
+The format is told by what a file is, not by its name. One module a format, each with ``matches(path)`` and
+``open_table(path, report)``; ``READERS`` lists them.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+from hscmae.data import store
+from hscmae.data.pairs import Pairs
+from hscmae.data.readers import hdf5, npz
+from hscmae.data.table import BLOCK_ROWS, Report, Table, refuse
+from hscmae.errors import InputError
+
+
+class Reader(Protocol):
+    """What a format's module has."""
+
+    def matches(self, path: Path) -> bool: ...
+
+    def open_table(self, path: Path, report: Report) -> Table: ...
+
+
+READERS: tuple[Reader, ...] = (store, hdf5, npz)
+FORMATS = "HDF5, .npz, or a store folder"
+
+# What libraries raise on damaged files. Their words help nobody who did not write the library, so the file is named.
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, OverflowError, MemoryError,
+    NotImplementedError, SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into one ``InputError`` line naming the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path}: permission denied") from error
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: damaged or cut short ({reason})") from error
+
+
+def open_table(path: str | PathLike[str], report: Report = refuse) -> Table:
+    """Open a feature file of any supported format without reading its features.
+
+    Raises:
+        InputError: the file is missing, empty, of no known format or damaged; else as ``report`` decides.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
+    with damage_named(path):
+        for reader in READERS:
+            if reader.matches(path):
+                return reader.open_table(path, report)
+    named = {".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy", ".tfrecord": "TFRecord"}.get(path.suffix)
+    if named and path.is_file():
+        raise InputError(f"{path}: not {named}, whatever its name says")
+    raise InputError(f"{path}: not a feature file of a known format ({FORMATS})")
+
+
+def is_known(path: str | PathLike[str]) -> bool:
+    """Whether the path looks like a feature file of a supported format."""
+    return any(reader.matches(Path(path)) for reader in READERS)
+
+
+def read(path: str | PathLike[str], *, drop_bad_rows: bool = False) -> Pairs:
+    """Read a feature file of any supported format.
+
+    A store stays memory-mapped; everything else is read into memory.
+
+    Args:
+        path: the file or folder.
+        drop_bad_rows: leave out rows with NaN or infinite values, and rows whose id an earlier row has, instead of
+            refusing the file; a warning is logged with their numbers.
+
+    Raises:
+        InputError: one line naming file, dataset and rows.
+    """
+    path = Path(path)
+    if store.is_store(path):
+        with damage_named(path):
+            return store.open_store(path, verify=store.size_of(path) <= store.VERIFY_BYTES)
+    with open_table(path) as table, damage_named(path):
+        return table.read(drop_bad_rows=drop_bad_rows)
+
+
+def read_blocks(path: str | PathLike[str], rows: int = BLOCK_ROWS, *, drop_bad_rows: bool = False) -> Iterator[Pairs]:
+    """The rows of a feature file in order, in blocks of at most ``rows`` rows; memory stays bounded.
+
+    Raises:
+        InputError: as ``read``; for bad rows, on reaching them.
+    """
+    path = Path(path)
+    with open_table(path) as table, damage_named(path):
+        for _, block in table.blocks(rows, drop_bad_rows=drop_bad_rows):
+            yield block

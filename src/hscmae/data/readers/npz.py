@@ -1,0 +1,109 @@
+"""``.npz`` archives in any of the layouts of ``layouts.py``.
+
+Members are decompressed as their rows are asked for, in order, so that a large archive is never in memory whole.
+Pickled members are refused.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data.readers import layouts
+from hscmae.data.table import Report, RowArray, Table
+from hscmae.errors import InputError
+
+READ_BYTES = 2**24
+
+
+def matches(path: Path) -> bool:
+    """Whether the file is a zip archive (read from its start: a cut one still counts)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def open_table(path: Path, report: Report) -> Table:
+    """Open the archive; see ``layouts.table``.
+
+    Raises:
+        InputError: not a readable archive, or a member is not a plain array; else as ``report`` decides.
+    """
+    with ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+        arrays: dict[str, RowArray] = {key: Member(archive, name, str(path)) for key, name in members.items()}
+        result = layouts.table(arrays, str(path), "npz", report)
+        result.resources = stack.pop_all()
+        return result
+
+
+def read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type from the start of a ``.npy`` stream.
+
+    Raises:
+        InputError: pickled objects.
+        ValueError: not a ``.npy`` header.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise InputError(f"{name}: holds pickled objects, which are never loaded; save it as plain numbers or text")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"negative size in shape {shape}")
+    return shape, fortran, dtype
+
+
+class Member:
+    """One ``.npy`` member of an archive as a row array."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str, source: str) -> None:
+        self.archive, self.name = archive, name
+        info = archive.getinfo(name)
+        with archive.open(name) as file:
+            self.shape, self.fortran, dtype = read_header(cast(BinaryIO, file), f"{source}: {name}")
+            self.dtype: np.dtype[Any] = dtype
+            self.data_start = file.tell()
+        declared = int(np.prod([int(size) for size in self.shape], dtype=object)) * dtype.itemsize
+        if declared != info.file_size - self.data_start:
+            held = info.file_size - self.data_start
+            raise InputError(f"{source}: {name}: holds {held} bytes, its shape {self.shape} needs {declared}")
+        self._file: Any = None
+        self._next_row = 0
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        if self.fortran or not self.shape:
+            with self.archive.open(self.name) as file:
+                return np.lib.format.read_array(cast(BinaryIO, file), allow_pickle=False)[rows]
+        start, stop, _ = rows.indices(self.shape[0])
+        stop = max(start, stop)
+        row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        if self._file is None or start < self._next_row:
+            self._file = self.archive.open(self.name)
+            self._skip(self.data_start)
+            self._next_row = 0
+        self._skip((start - self._next_row) * row_bytes)
+        data = bytearray()
+        while len(data) < (stop - start) * row_bytes:
+            piece = self._file.read(min(READ_BYTES, (stop - start) * row_bytes - len(data)))
+            if not piece:
+                raise ValueError(f"{self.name} ends early")
+            data += piece
+        if stop == self.shape[0] and self._file.read(1):  # reading to the end makes zipfile check its CRC
+            raise ValueError(f"{self.name} holds more than its shape says")
+        self._next_row = stop
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def _skip(self, count: int) -> None:
+        while count > 0:
+            piece = self._file.read(min(READ_BYTES, count))
+            if not piece:
+                raise ValueError(f"{self.name} ends early")
+            count -= len(piece)

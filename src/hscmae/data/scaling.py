@@ -1,0 +1,83 @@
+"""Standardisation of features: mean 0 and scale 1 a column, from training rows alone.
+
+Fitted in one pass over blocks in float64, so a memory-mapped store larger than memory will do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data.pairs import BoolArray, FloatArray, IntArray
+from hscmae.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Standardizer:
+    """``(x - mean) / scale`` for one modality.
+
+    Attributes:
+        mean: column means, shape (d,), float32.
+        scale: column standard deviations (dividing by n), shape (d,), float32; 1 for constant columns.
+    """
+
+    mean: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    def apply(self, x: FloatArray) -> npt.NDArray[np.float32]:
+        """Standardised rows, float32; ``x`` has shape (..., d).
+
+        Raises:
+            InputError: another number of columns.
+        """
+        if x.shape[-1] != len(self.mean):
+            raise InputError(f"features have {x.shape[-1]} columns, the scaler was fitted on {len(self.mean)}")
+        scaled: npt.NDArray[np.float32] = (x.astype(np.float32, copy=False) - self.mean) / self.scale
+        return scaled
+
+
+def fit_standardizer(
+    x: FloatArray, present: BoolArray | None = None, *, lengths: IntArray | None = None, block: int = 8192
+) -> Standardizer:
+    """Column means and standard deviations of the rows that have the modality.
+
+    Blocks are merged by Chan, Golub and LeVeque (1979): with counts n_a, n_b and difference of means delta,
+    ``M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)``. A column whose deviation is below float32's resolution of its
+    mean counts as constant.
+
+    Args:
+        x: features, shape (n, d), or (n, t, d), where every valid step counts as a row.
+        present: which rows have the modality, shape (n,); all where not given.
+        lengths: valid steps of each row of a sequence, shape (n,); all where not given.
+        block: rows read at a time.
+
+    Raises:
+        InputError: no row has the modality.
+    """
+    d = x.shape[-1]
+    count, mean, squares = 0, np.zeros(d), np.zeros(d)
+    for start in range(0, len(x), block):
+        rows = np.asarray(x[start : start + block])
+        keep = np.ones(rows.shape[:-1], dtype=bool)
+        if present is not None:
+            keep &= present[start : start + block].reshape(-1, *(1,) * (rows.ndim - 2))
+        if lengths is not None:
+            keep &= np.arange(rows.shape[1]) < lengths[start : start + block, None]
+        values = rows[keep].astype(np.float64)
+        n = len(values)
+        if not n:
+            continue
+        block_mean = values.mean(axis=0)
+        delta = block_mean - mean
+        squares += ((values - block_mean) ** 2).sum(axis=0) + delta**2 * (count * n / (count + n))
+        mean += delta * (n / (count + n))
+        count += n
+    if not count:
+        raise InputError("no row has the modality to be scaled")
+    scale = np.sqrt(squares / count)
+    scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+    scale32 = scale.astype(np.float32)
+    scale32[scale32 == 0] = 1.0
+    return Standardizer(mean.astype(np.float32), scale32)

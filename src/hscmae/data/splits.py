@@ -1,0 +1,151 @@
+"""Who trains and who is held out: by id, by place, or at random from a seed.
+
+Held-out rows by id hash fall on the same side in every file that contains the clip, on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data import readers
+from hscmae.data.pairs import Pairs
+from hscmae.errors import InputError
+
+SplitArray = npt.NDArray[np.bytes_]
+RowNumbers = npt.NDArray[np.intp]
+
+
+def holdout(pairs: Pairs, spec: str) -> SplitArray:
+    """A split into "train" and "test" by ``spec``, as bytes of shape (n,).
+
+    Args:
+        pairs: the data; only its ids (or its order) are used.
+        spec: ``id-hash:SHARE``: a clip is held out when the SHA-256 of its id, read as a fraction, is below SHARE;
+            ``tail:SHARE``: the last rows are held out.
+
+    Raises:
+        InputError: a malformed ``spec``, or one that leaves no rows on a side.
+    """
+    kind, _, text = spec.partition(":")
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if kind not in ("id-hash", "tail") or not 0 < share < 1:
+        raise InputError(f"holdout must be id-hash:SHARE or tail:SHARE with a share between 0 and 1, got {spec!r}")
+    if kind == "id-hash":
+        held_out = np.array([_hash(clip) < share for clip in pairs.ids.tolist()], dtype=bool)
+    else:
+        held_out = np.arange(len(pairs)) >= len(pairs) - round(len(pairs) * share)
+    if held_out.all() or not held_out.any():
+        raise InputError(
+            f"{pairs.source}: holdout {spec} leaves no rows to {'train on' if held_out.any() else 'test on'}"
+        )
+    return _split_array(held_out)
+
+
+def validation_rows(n_or_ids: int | npt.NDArray[np.bytes_], share: float, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Cut training rows into a fit and a validation part, at random from ``seed``.
+
+    Args:
+        n_or_ids: the number of rows, or their ids; with ids the choice does not depend on the rows' order.
+        share: the validation part's share; at least one row stays on either side.
+        seed: the choice's seed.
+
+    Returns:
+        Row numbers of the fit part and of the validation part, each ascending.
+
+    Raises:
+        InputError: fewer than two rows, or a share not between 0 and 1.
+    """
+    n = n_or_ids if isinstance(n_or_ids, int) else len(n_or_ids)
+    if n < 2 or not 0 < share < 1:
+        raise InputError(f"cannot take a validation share of {share} out of {n} rows")
+    if isinstance(n_or_ids, int):
+        order = np.random.default_rng(seed).permutation(n)
+    else:
+        order = np.argsort([_hash(clip, f"{seed}/".encode()) for clip in n_or_ids.tolist()], kind="stable")
+    size = min(max(round(n * share), 1), n - 1)
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def resplit(pairs: Pairs, seed: int, test_share: float, stratify: bool = False) -> Pairs:
+    """The same rows with a new random split into "train" and "test".
+
+    Args:
+        pairs: the data.
+        seed: the split's seed.
+        test_share: the test part's share of the rows.
+        stratify: keep the share within each class (single labels only), to the nearest row.
+
+    Raises:
+        InputError: a share that leaves no rows on a side; ``stratify`` without single labels.
+    """
+    n = len(pairs)
+    size = round(n * test_share)
+    if not 0 < size < n:
+        raise InputError(f"{pairs.source}: a test share of {test_share} leaves no rows on one side")
+    shuffled = np.random.default_rng(seed).permutation(n)
+    if stratify:
+        if pairs.labels is None or not pairs.labels.is_single:
+            raise InputError(f"{pairs.source}: a stratified split needs exactly one label a clip")
+        # Each row gets its place within its class, as a fraction: the lowest fractions are spread over the classes.
+        classes = pairs.labels.indices[shuffled]
+        by_class = np.argsort(classes, kind="stable")
+        counts = np.bincount(classes)
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        place = (np.arange(n) - starts[classes[by_class]] + 0.5) / counts[classes[by_class]]
+        shuffled = shuffled[by_class][np.argsort(place, kind="stable")]
+    held_out = np.zeros(n, dtype=bool)
+    held_out[shuffled[:size]] = True
+    return replace(pairs, split=_split_array(held_out))
+
+
+def exclude_ids(pairs: Pairs, ids: Iterable[bytes]) -> Pairs:
+    """The rows whose id is not among ``ids``.
+
+    Raises:
+        InputError: none are left.
+    """
+    excluded = np.isin(pairs.ids, np.array(list(ids) or [b""], dtype=np.bytes_))
+    if excluded.all():
+        raise InputError(f"{pairs.source}: every row is excluded")
+    return pairs.take(np.flatnonzero(~excluded))
+
+
+def read_ids(path: str | PathLike[str]) -> SplitArray:
+    """Ids from a text file, one a line (empty lines and lines starting with # do not count), or of a feature file.
+
+    Raises:
+        InputError: the file cannot be read or holds no ids.
+    """
+    path = Path(path)
+    if path.is_file() and not readers.is_known(path):
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (UnicodeDecodeError, OSError) as error:
+            raise InputError(f"{path}: neither a text file with an id a line nor a feature file") from error
+        ids = [line.encode() for line in lines if line and not line.startswith("#")]
+        if not ids:
+            raise InputError(f"{path}: no ids")
+        return np.array(ids, dtype=np.bytes_)
+    with readers.open_table(path) as table:
+        if table.ids is None:
+            raise InputError(f"{path}: the file has no ids")
+        return table.ids
+
+
+def _hash(clip: bytes, key: bytes = b"") -> float:
+    """SHA-256 of ``key + clip`` as a fraction in [0, 1): its first 53 bits, exact in a float."""
+    return (int.from_bytes(hashlib.sha256(key + clip).digest()[:8], "big") >> 11) / 2**53
+
+
+def _split_array(held_out: npt.NDArray[np.bool_]) -> SplitArray:
+    return np.where(held_out, b"test", b"train").astype("S5")

@@ -1,0 +1,506 @@
+"""The store: a folder of plain ``.npy`` files and a manifest, memory-mapped when read.
+
+``{m}.npy`` holds a modality's features, ``ids.npy`` fixed-width bytes; ``{m}_present.npy``, ``{m}_lengths.npy``,
+``labels.npy`` (or ``label_indices.npy`` and ``label_indptr.npy``) and ``split.npy`` are there where the data has them.
+``manifest.json`` holds format version, shapes, types, SHA-256 of each file, class names and source. No pickle.
+
+A store is built in a hidden folder beside its place and renamed when whole, so a half-written one never has its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data.pairs import Labels, Pairs
+from hscmae.data.table import (
+    BLOCK_ROWS,
+    Problem,
+    Report,
+    Table,
+    concatenate,
+    duplicate_ids,
+    non_finite_rows,
+    refuse,
+    repeated_rows,
+)
+from hscmae.errors import InputError
+
+FORMAT = "hscmae-store"
+VERSION = 1
+MANIFEST = "manifest.json"
+JOURNAL = "journal.json"
+VERIFY_BYTES = 2**30  # `read` checks the checksums of stores up to this size; `inspect` those of any
+RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split")
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a folder with a manifest."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+matches = is_store
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """Bytes of all the store's files."""
+    return sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file())
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+class StoreWriter:
+    """Writes a store block by block; a context manager that publishes on success and cleans up on an exception.
+
+    >>> import tempfile, numpy as np
+    >>> folder = Path(tempfile.mkdtemp()) / "clips"
+    >>> with StoreWriter(folder) as writer:
+    ...     for start in (0, 2):
+    ...         ids = np.array([f"clip{start}", f"clip{start + 1}"], "S")
+    ...         writer.append(Pairs({"audio": np.ones((2, 3), np.float32)}, ids))
+    >>> len(open_store(folder))
+    4
+
+    Args:
+        folder: where the store shall be.
+        overwrite: replace what is there, once the new store is whole.
+        resume: go on from the last ``checkpoint`` of a writer that was killed; starts afresh where there is none.
+        dtype: float16 or float32 to convert features to; as they come where not given (float64 becomes float32).
+        source: what the manifest names as the origin.
+
+    Attributes:
+        rows: rows written so far, those before a resumption included.
+        state: what the last checkpoint was given; empty at the start.
+
+    Raises:
+        InputError: the folder is there already and neither ``overwrite`` nor ``resume`` is set.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        dtype: npt.DTypeLike | None = None,
+        source: str = "",
+    ) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not overwrite:
+            raise InputError(f"{folder}: exists already (--overwrite replaces it)")
+        self.dtype = None if dtype is None else np.dtype(dtype)
+        if self.dtype is not None and self.dtype not in (np.float16, np.float32):
+            raise InputError(f"a store holds float16 or float32, not {self.dtype}")
+        self.source = source
+        self.rows = 0
+        self.state: dict[str, Any] = {}
+        self._partial = partial_folder(self.folder)
+        self._files: dict[str, _GrowingArray] = {}
+        self._columns: list[Pairs] = []  # everything but the features, which are on disk
+        self._saved_columns = 0
+        if resume and (self._partial / JOURNAL).is_file():
+            self._restore()
+        else:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+
+    def append(self, pairs: Pairs) -> None:
+        """Add rows.
+
+        Raises:
+            InputError: NaN or infinite features, or other modalities, dimensions or columns than the rows before.
+        """
+        if not len(pairs):
+            return
+        if self._columns:
+            _check_same_kind(self._columns[0], pairs)
+        blank = {}
+        for m, x in pairs.features.items():
+            bad = non_finite_rows(x, pairs.present[m])
+            if len(bad):
+                refuse(pairs.source, Problem("not-finite", m, "NaN or infinite values", tuple(bad + self.rows)))
+            if (
+                m in RESERVED
+                or m.endswith(("_present", "_lengths"))
+                or not m.isprintable()
+                or "/" in m
+                or m.startswith(".")
+            ):
+                raise InputError(f"{pairs.source}: {m!r} cannot be the name of a modality in a store")
+            stored = self.dtype or np.dtype(np.float16 if x.dtype == np.float16 else np.float32)
+            with np.errstate(over="ignore"):
+                values = np.where(_column_of(pairs.present[m], x.ndim), x, 0).astype(stored)
+            if not np.isfinite(values).all():
+                bad = non_finite_rows(values, pairs.present[m])
+                refuse(pairs.source, Problem("overflow", m, f"values too large for {stored}", tuple(bad + self.rows)))
+            if m not in self._files:
+                self._files[m] = _GrowingArray(self._partial / f"{m}.npy", stored, values.shape[1:])
+            self._files[m].append(values)
+            blank[m] = np.zeros((len(pairs), *(1 for _ in x.shape[1:])), dtype=np.float16)
+        self._columns.append(
+            Pairs(blank, pairs.ids, pairs.present, pairs.labels, pairs.split, pairs.lengths, pairs.source)
+        )
+        self.rows += len(pairs)
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Make all rows so far survive a kill; ``state`` (JSON) is given back to a resumed writer."""
+        for file in self._files.values():
+            file.sync()
+        if len(self._columns) > self._saved_columns:
+            name = f"columns-{self.rows}.npz"
+            with (self._partial / name).open("wb") as out:
+                np.savez(out, **_pack(concatenate(self._columns[self._saved_columns :])))  # type: ignore[arg-type]
+                _sync(out)
+            self._saved_columns = len(self._columns)
+        names = self._columns[0].labels.names if self._columns and self._columns[0].labels else None
+        shapes = {m: [file.dtype.str, list(file.tail)] for m, file in self._files.items()}
+        journal = {"rows": self.rows, "state": dict(state), "files": shapes, "class_names": names}
+        _write_json(self._partial / JOURNAL, journal)
+
+    def close(self) -> None:
+        """Publish the store under its name.
+
+        Raises:
+            InputError: no rows, or ids twice.
+        """
+        if not self.rows:
+            raise InputError(f"{self.folder}: no rows to write")
+        columns = concatenate(self._columns)
+        repeated = repeated_rows(columns.ids)
+        if len(repeated):
+            refuse(self.source or str(self.folder), duplicate_ids(columns.ids, repeated))
+        for name, array in _column_files(columns).items():
+            with (self._partial / f"{name}.npy").open("wb") as out:
+                np.lib.format.write_array(out, array, allow_pickle=False)
+                _sync(out)
+        for file in self._files.values():
+            file.close()
+        names = [f"{m}.npy" for m in self._files] + [f"{name}.npy" for name in _column_files(columns)]
+        for stray in self._partial.iterdir():
+            if stray.name not in names:
+                stray.unlink()
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "rows": self.rows,
+            "modalities": list(self._files),
+            "class_names": None if columns.labels is None else list(columns.labels.names),
+            "source": self.source or columns.source,
+            "files": {name: _describe(self._partial / name) for name in names},
+        }
+        _write_json(self._partial / MANIFEST, manifest)
+        _publish(self._partial, self.folder)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        for file in self._files.values():
+            file.abandon()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        try:
+            if kind is None:
+                self.close()
+        except BaseException:
+            self.discard()
+            raise
+        if kind is not None:
+            self.discard()
+
+    def _restore(self) -> None:
+        journal = json.loads((self._partial / JOURNAL).read_text())
+        self.rows, self.state = journal["rows"], journal["state"]
+        for m, (dtype, tail) in journal["files"].items():
+            self._files[m] = _GrowingArray(self._partial / f"{m}.npy", np.dtype(dtype), tuple(tail), self.rows)
+        parts = sorted(self._partial.glob("columns-*.npz"), key=lambda part: int(part.stem.split("-")[1]))
+        for part in parts:
+            if int(part.stem.split("-")[1]) <= self.rows:
+                with np.load(part, allow_pickle=False) as saved:
+                    self._columns.append(_unpack(saved, journal["class_names"]))
+        self._saved_columns = len(self._columns)
+
+
+def write_store(pairs: Pairs, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write ``pairs`` as a store; see ``StoreWriter``.
+
+    Raises:
+        InputError: the folder is there already, features that are not finite, or ids twice.
+    """
+    with StoreWriter(folder, overwrite=overwrite, source=pairs.source) as writer:
+        for start in range(0, len(pairs), BLOCK_ROWS):
+            writer.append(pairs[start : start + BLOCK_ROWS])
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where a store is built before it gets its name."""
+    return folder.parent / f".{folder.name}.partial"
+
+
+class _GrowingArray:
+    """A ``.npy`` file to which rows are appended; its header gets the final shape on closing."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], tail: tuple[int, ...], rows: int = 0) -> None:
+        self.path, self.dtype, self.tail, self.rows = path, dtype, tail, rows
+        self._file: BinaryIO = path.open("r+b" if rows else "w+b")
+        self._write_header()
+        self._file.truncate(self._file.tell() + rows * int(np.prod(tail)) * dtype.itemsize)
+        self._file.seek(0, os.SEEK_END)
+
+    def _write_header(self) -> None:
+        """NumPy pads headers so that a longer first axis fits in the same place."""
+        self._file.seek(0)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.tail)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        self._file.write(np.ascontiguousarray(values).data)
+        self.rows += len(values)
+
+    def sync(self) -> None:
+        _sync(self._file)
+
+    def close(self) -> None:
+        self._write_header()
+        _sync(self._file)
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+def _check_same_kind(first: Pairs, pairs: Pairs) -> None:
+    """Refuse rows that cannot follow ``first`` in one store."""
+    for what, of_first, of_these in (
+        ("modalities", list(first.features), list(pairs.features)),
+        ("labels", first.labels is not None, pairs.labels is not None),
+        ("a split", first.split is not None, pairs.split is not None),
+        ("lengths", sorted(first.lengths), sorted(pairs.lengths)),
+    ):
+        if of_first != of_these:
+            raise InputError(
+                f"{pairs.source}: does not go with {first.source}: they differ in {what} ({of_first}, {of_these})"
+            )
+    if first.labels is not None and pairs.labels is not None:
+        short, long = sorted((first.labels.names, pairs.labels.names), key=len)
+        if long[: len(short)] != short:
+            raise InputError(f"{pairs.source}: does not go with {first.source}: they differ in class names")
+
+
+def _column_of(flags: npt.NDArray[Any], ndim: int) -> npt.NDArray[Any]:
+    """Flags of shape (n,) as (n, 1, ...), to spread over rows."""
+    return flags.reshape(-1, *(1,) * (ndim - 1))
+
+
+def _column_files(columns: Pairs) -> dict[str, npt.NDArray[Any]]:
+    """What a store holds besides features, by name of file."""
+    files: dict[str, npt.NDArray[Any]] = {"ids": columns.ids}
+    files |= {f"{m}_present": p for m, p in columns.present.items() if not p.all()}
+    files |= {f"{m}_lengths": v.astype(np.int64) for m, v in columns.lengths.items()}
+    if columns.labels is not None and columns.labels.is_single:
+        files["labels"] = columns.labels.indices
+    elif columns.labels is not None:
+        files |= {"label_indices": columns.labels.indices, "label_indptr": columns.labels.indptr}
+    if columns.split is not None:
+        files["split"] = columns.split
+    return files
+
+
+def _pack(columns: Pairs) -> dict[str, npt.NDArray[Any]]:
+    """A checkpoint's columns as arrays."""
+    packed: dict[str, npt.NDArray[Any]] = {f"present:{m}": p for m, p in columns.present.items()}
+    packed |= {f"lengths:{m}": v for m, v in columns.lengths.items()} | {"ids": columns.ids}
+    if columns.labels is not None:
+        packed |= {"indices": columns.labels.indices, "indptr": columns.labels.indptr}
+    if columns.split is not None:
+        packed["split"] = columns.split
+    return packed
+
+
+def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None) -> Pairs:
+    """The inverse of ``_pack``."""
+    present = {key.removeprefix("present:"): saved[key] for key in saved if key.startswith("present:")}
+    return Pairs(
+        {m: np.zeros((len(p), 1), np.float16) for m, p in present.items()},
+        saved["ids"],
+        present,
+        Labels(saved["indices"], saved["indptr"], tuple(class_names or ())) if "indices" in saved else None,
+        saved.get("split"),
+        {key.removeprefix("lengths:"): saved[key] for key in saved if key.startswith("lengths:")},
+    )
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as out:
+        out.write(json.dumps(content, indent=1).encode())
+        _sync(out)
+    temporary.replace(path)
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Give a whole store its name; what had the name before is removed after, never before."""
+    _sync_folder(partial)
+    retired = folder.parent / f".{folder.name}.replaced"
+    shutil.rmtree(retired, ignore_errors=True)
+    if folder.exists():
+        folder.rename(retired)
+    partial.rename(folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": sha256(path)}
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def open_store(folder: str | os.PathLike[str], verify: bool = False) -> Pairs:
+    """A store as memory-mapped ``Pairs``.
+
+    Args:
+        folder: the store.
+        verify: check every file's SHA-256 as well as its shape and type (reads all of it).
+
+    Raises:
+        InputError: not a store, a file missing or not what the manifest says, or a checksum that is wrong.
+    """
+    with open_table(Path(folder), refuse, verify=verify) as table:
+        return Pairs(
+            features={m: np.asanyarray(x) for m, x in table.features.items()},
+            ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
+            present=table.present,
+            labels=table.labels,
+            split=table.split,
+            lengths=table.lengths,
+            source=table.source,
+        )
+
+
+def open_table(path: Path, report: Report, *, verify: bool = False) -> Table:
+    """A store as a ``Table`` of memory-mapped features; see ``open_store``."""
+    folder = path
+    manifest = _read_manifest(folder)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, entry in manifest["files"].items():
+        array = _open_array(folder, name, entry, report)
+        if array is None:
+            continue
+        if verify and sha256(folder / name) != entry["sha256"]:
+            report(
+                str(folder),
+                Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
+            )
+        arrays[name.removesuffix(".npy")] = array
+    rows = manifest["rows"]
+    for key in [
+        key for key, a in arrays.items() if key != "label_indices" and len(a) != rows + (key == "label_indptr")
+    ]:
+        report(
+            str(folder), Problem("row-count", f"{key}.npy", f"{len(arrays.pop(key))} rows, the manifest says {rows}")
+        )
+    features = {m: arrays[m] for m in manifest["modalities"] if m in arrays}
+    if not features or "ids" not in arrays:
+        raise InputError(f"{folder}: no features or no ids in this store")
+    for m, x in features.items():
+        if x.ndim not in (2, 3) or x.dtype.kind != "f":
+            raise InputError(f"{folder}: {m}.npy: expected floating point rows, got {x.dtype} {x.shape}")
+    return Table(
+        source=str(folder),
+        format="store",
+        features=dict(features),
+        ids=np.asarray(arrays["ids"]),
+        present={m: np.asarray(arrays[f"{m}_present"]) for m in features if f"{m}_present" in arrays},
+        labels=_labels(arrays, manifest, folder),
+        split=np.asarray(arrays["split"]) if "split" in arrays else None,
+        lengths={m: np.asarray(arrays[f"{m}_lengths"]) for m in features if f"{m}_lengths" in arrays},
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: not a store (no {MANIFEST})")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        known = manifest["format"] == FORMAT
+        version = manifest["version"]
+        names = manifest["class_names"] or []
+        valid = (
+            isinstance(manifest["rows"], int)
+            and all(isinstance(name, str) for name in [*names, *manifest["modalities"], *manifest["files"]])
+            and all({"shape", "dtype", "sha256"} <= entry.keys() for entry in manifest["files"].values())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not a valid manifest") from error
+    if not known or not valid:
+        raise InputError(f"{path}: not a valid manifest of an {FORMAT}")
+    if version != VERSION:
+        raise InputError(f"{path}: store version {version}, this release reads version {VERSION}")
+    return manifest
+
+
+def _open_array(folder: Path, name: str, entry: Mapping[str, Any], report: Report) -> npt.NDArray[Any] | None:
+    """Map one file, if it is what the manifest says; names that lead out of the folder are refused."""
+    path = folder / name
+    if Path(name).name != name or not name.endswith(".npy"):
+        raise InputError(f"{folder}: {MANIFEST} names {name!r}, which is not a file of the store")
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        report(str(folder), Problem("missing-dataset", name, "missing"))
+        return None
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        report(str(folder), Problem("truncated", name, f"damaged or cut short ({' '.join(str(error).split())[:120]})"))
+        return None
+    if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
+        message = f"holds {array.dtype.str} {list(array.shape)}, the manifest says {entry['dtype']} {entry['shape']}"
+        report(str(folder), Problem("wrong-type", name, message))
+        return None
+    return array
+
+
+def _labels(arrays: Mapping[str, npt.NDArray[Any]], manifest: Mapping[str, Any], folder: Path) -> Labels | None:
+    names = tuple(manifest["class_names"] or ())
+    try:
+        if "labels" in arrays:
+            return Labels.single(np.asarray(arrays["labels"]), names)
+        if "label_indices" in arrays and "label_indptr" in arrays:
+            return Labels(np.asarray(arrays["label_indices"]), np.asarray(arrays["label_indptr"]), names)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+    return None

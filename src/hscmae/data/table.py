@@ -1,0 +1,228 @@
+"""``Table``: a feature file that is opened but not yet read.
+
+Every reader turns its format into a ``Table``: the small columns (ids, labels, split) in memory, the features as
+arrays that read rows on demand. Reading whole files, streaming blocks and inspecting all start from it. What is wrong
+with a file is told to a ``Report``: ``refuse`` raises at once, the inspector collects and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Labels, Pairs
+from hscmae.errors import InputError, describe_rows
+
+BLOCK_ROWS = 4096
+BLOCK_BYTES = 64 * 2**20  # what one block may take of the raw file, whatever its rows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a feature file.
+
+    Attributes:
+        code: a fixed word for programs, such as "not-finite".
+        dataset: the dataset it is in, or "" for the file as a whole.
+        message: what is wrong, in words.
+        rows: the rows concerned, all of them, or empty.
+    """
+
+    code: str
+    dataset: str
+    message: str
+    rows: tuple[int, ...] = ()
+
+    def line(self, source: str) -> str:
+        """One line naming file, dataset and rows."""
+        where = ": ".join(part for part in (source, self.dataset) if part)
+        return f"{where}: {self.message}" + (f" in {describe_rows(self.rows)}" if self.rows else "")
+
+
+Report = Callable[[str, Problem], None]
+
+
+def refuse(source: str, problem: Problem) -> None:
+    """The ``Report`` of every reading verb: the first problem ends the reading.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(problem.line(source))
+
+
+class RowArray(Protocol):
+    """An array of which runs of rows can be read: NumPy, memory-mapped, HDF5 or computed on the way."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]: ...
+
+
+class Stacked:
+    """Several row arrays one after the other, as one."""
+
+    def __init__(self, parts: Sequence[RowArray]) -> None:
+        self.parts = parts
+        self.starts = np.concatenate([[0], np.cumsum([part.shape[0] for part in parts])])
+        self.shape = (int(self.starts[-1]), *parts[0].shape[1:])
+        self.dtype: np.dtype[Any] = np.result_type(*(part.dtype for part in parts))
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        pieces = [
+            part[max(start - first, 0) : stop - first]
+            for part, first, last in zip(self.parts, self.starts[:-1], self.starts[1:], strict=True)
+            if start < last and stop > first
+        ]
+        return np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *pieces]).astype(self.dtype, copy=False)
+
+
+@dataclass
+class Table:
+    """An opened feature file; a context manager that closes it.
+
+    Attributes:
+        source: the file's path, for messages.
+        format: the layout's name, for ``inspect``.
+        features: modality name -> row array of shape (n, d) or (n, t, d).
+        ids: identifiers as bytes, shape (n,), or ``None`` where the file has none.
+        present, labels, split, lengths: as in ``Pairs``.
+        raw_row_bytes: bytes read from the file for one row, where that is more than the row's own.
+        resources: what to close at the end.
+    """
+
+    source: str
+    format: str
+    features: dict[str, RowArray]
+    ids: npt.NDArray[np.bytes_] | None = None
+    present: dict[str, BoolArray] = field(default_factory=dict)
+    labels: Labels | None = None
+    split: npt.NDArray[np.bytes_] | None = None
+    lengths: dict[str, IntArray] = field(default_factory=dict)
+    raw_row_bytes: int = 0
+    resources: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.resources.close()
+
+    def __len__(self) -> int:
+        return int(next(iter(self.features.values())).shape[0])
+
+    def block_rows(self, rows: int = BLOCK_ROWS) -> int:
+        """``rows``, or fewer where so many would take more than ``BLOCK_BYTES``."""
+        row_bytes = sum(int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize for x in self.features.values())
+        return max(1, min(rows, BLOCK_BYTES // max(1, row_bytes, self.raw_row_bytes)))
+
+    def block(self, start: int, stop: int) -> Pairs:
+        """Rows ``start`` to ``stop`` as ``Pairs``, unchecked."""
+        rows = slice(start, stop)
+        stop = min(stop, len(self))
+        ids = np.array([str(row).encode() for row in range(start, stop)], dtype=f"S{len(str(max(len(self) - 1, 0)))}")
+        return Pairs(
+            features={m: np.asarray(x[rows]) for m, x in self.features.items()},
+            ids=ids if self.ids is None else self.ids[rows],
+            present={m: p[rows] for m, p in self.present.items()},
+            labels=None if self.labels is None else self.labels.take(np.arange(start, stop)),
+            split=None if self.split is None else self.split[rows],
+            lengths={m: v[rows] for m, v in self.lengths.items()},
+            source=self.source,
+        )
+
+    def blocks(
+        self, rows: int = BLOCK_ROWS, *, start: int = 0, drop_bad_rows: bool = False
+    ) -> Iterator[tuple[int, Pairs]]:
+        """Checked blocks from row ``start`` on, each with the first file row after it.
+
+        Raises:
+            InputError: NaN or infinite features, or ids seen before, and ``drop_bad_rows`` is not set.
+        """
+        repeated = repeated_rows(self.ids)
+        if len(repeated) and not drop_bad_rows:
+            refuse(self.source, duplicate_ids(self.ids, repeated))
+        for first in range(start, len(self), step := self.block_rows(rows)):
+            block = self.block(first, min(first + step, len(self)))
+            bad = np.zeros(len(block), dtype=bool)
+            bad[repeated[(repeated >= first) & (repeated < first + len(block))] - first] = True
+            for modality, x in block.features.items():
+                not_finite = non_finite_rows(x, block.present[modality])
+                if len(not_finite) and not drop_bad_rows:
+                    refuse(
+                        self.source,
+                        Problem("not-finite", modality, "NaN or infinite values", tuple(not_finite + first)),
+                    )
+                bad[not_finite] = True
+            if bad.any():
+                log.warning("%s: left out %s", self.source, describe_rows((np.flatnonzero(bad) + first).tolist()))
+                block = block.take(np.flatnonzero(~bad))
+            yield first + len(bad), block
+
+    def read(self, *, drop_bad_rows: bool = False) -> Pairs:
+        """All rows in memory; see ``blocks``."""
+        blocks = [block for _, block in self.blocks(drop_bad_rows=drop_bad_rows)]
+        pairs = concatenate(blocks) if blocks else self.block(0, 0)
+        if not len(pairs):
+            raise InputError(f"{self.source}: no rows" + (" left after leaving out the bad ones" if len(self) else ""))
+        return pairs
+
+
+def concatenate(blocks: Sequence[Pairs]) -> Pairs:
+    """The rows of several ``Pairs`` of the same modalities as one; class names are the longest list's."""
+    first = blocks[0]
+    if len(blocks) == 1:
+        return first
+    return replace(
+        first,
+        features={m: np.concatenate([b.features[m] for b in blocks]) for m in first.features},
+        ids=np.concatenate([b.ids for b in blocks]),
+        present={m: np.concatenate([b.present[m] for b in blocks]) for m in first.present},
+        labels=None if first.labels is None else stack_labels([b.labels for b in blocks if b.labels is not None]),
+        split=None if first.split is None else np.concatenate([b.split for b in blocks if b.split is not None]),
+        lengths={m: np.concatenate([b.lengths[m] for b in blocks]) for m in first.lengths},
+    )
+
+
+def stack_labels(parts: Sequence[Labels]) -> Labels:
+    """Labels of several runs of rows as one."""
+    ends = np.cumsum([0, *(part.indptr[-1] for part in parts)])
+    indptr = [part.indptr[1:] + end for part, end in zip(parts, ends, strict=False)]
+    return Labels(
+        np.concatenate([part.indices for part in parts]).astype(np.int64),
+        np.concatenate([[0], *indptr]).astype(np.int64),
+        max((part.names for part in parts), key=len),
+    )
+
+
+def non_finite_rows(x: FloatArray, present: BoolArray) -> npt.NDArray[np.intp]:
+    """Rows that have the modality and hold a NaN or an infinity."""
+    finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+    return np.flatnonzero(~finite & present)
+
+
+def repeated_rows(ids: npt.NDArray[np.bytes_] | None) -> npt.NDArray[np.intp]:
+    """Rows whose id an earlier row has already, ascending."""
+    if ids is None:
+        return np.empty(0, dtype=np.intp)
+    _, first = np.unique(ids, return_index=True)
+    return np.setdiff1d(np.arange(len(ids)), first, assume_unique=True)
+
+
+def duplicate_ids(ids: npt.NDArray[np.bytes_] | None, repeated: npt.NDArray[np.intp]) -> Problem:
+    """The problem that ``repeated_rows`` found."""
+    example = "" if ids is None else ids[repeated[0]].decode("utf-8", "replace")
+    return Problem("duplicate-ids", "ids", f"ids seen before (first {example!r})", tuple(repeated))
