@@ -1,0 +1,175 @@
+"""Label-free criteria on held-out pairs: what to choose the epoch and the settings by when nobody has labels.
+
+All take the embeddings of n held-out pairs in the two modalities, row ``i`` of one paired with row ``i`` of the other,
+and return one number. Neither ``alignment_gap`` nor ``mutual_knn`` compares models of different dimension: both favour
+few dimensions, so fix the dimension or watch ``effective_rank`` and ``mean_rank`` beside them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data.pairs import FloatArray
+from hscmae.errors import InputError
+from hscmae.evaluation.ranking import BLOCK_SCORES, Float64Array, to_grid
+
+
+def alignment_gap(a: FloatArray, v: FloatArray) -> float:
+    """Mean cosine of true pairs minus mean cosine of all pairs; higher is better, 0 for unrelated embeddings.
+
+    ``mean_i cos(a_i, v_i) - mean_ij cos(a_i, v_j)``: alignment (Wang and Isola, ICML 2020) corrected for the cosine
+    that any two rows share, so that a collapsed embedding scores 0.
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim), paired by row.
+
+    Raises:
+        InputError: shapes that differ, no rows, or values that are not finite.
+    """
+    a, v = _paired(a, v)
+    return float(np.einsum("ij,ij->", a, v) / len(a) - a.mean(axis=0) @ v.mean(axis=0))
+
+
+def mutual_knn(a: FloatArray, v: FloatArray, k: int = 10) -> float:
+    """Mean share of a clip's k nearest neighbours (cosine, itself excluded) that the modalities have in common.
+
+    ``mean_i |N_k(a_i) & N_k(v_i)| / k``, in [0, 1], higher is better (mutual k-NN alignment: Huh et al., The Platonic
+    Representation Hypothesis, ICML 2024). k is at most n - 1; the dimensions may differ; among neighbours that tie for
+    the k-th place any may be kept.
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim'), paired by row.
+        k: number of neighbours.
+
+    Raises:
+        InputError: numbers of rows that differ, fewer than two rows, k below 1, or values that are not finite.
+    """
+    a, v = _paired(a, v, same_dim=False, min_rows=2)
+    if k < 1:
+        raise InputError(f"mutual_knn: k must be at least 1, got {k}")
+    n, k = len(a), min(k, len(a) - 1)
+    step = max(1, BLOCK_SCORES // n)
+    shared = 0
+    for start in range(0, n, step):
+        rows = np.arange(start, min(start + step, n))
+        near = []
+        for x in (a, v):
+            scores = x[rows] @ x.T
+            scores[rows - start, rows] = -np.inf
+            near.append(np.argpartition(-scores, k - 1, axis=1)[:, :k])
+        member = np.zeros((len(rows), n), dtype=bool)
+        np.put_along_axis(member, near[0], True, axis=1)
+        shared += int(np.take_along_axis(member, near[1], axis=1).sum())
+    return shared / (n * k)
+
+
+def linear_cka(a: FloatArray, v: FloatArray) -> float:
+    """Linear centred kernel alignment of the two embeddings, in [0, 1]; higher is better.
+
+    ``|A'V|_F^2 / (|A'A|_F |V'V|_F)`` with centred columns (Kornblith et al., ICML 2019). Rows are taken as they are,
+    not at unit norm; the dimensions may differ. 0 where an embedding is constant.
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim'), paired by row.
+
+    Raises:
+        InputError: numbers of rows that differ, no rows, or values that are not finite.
+    """
+    a, v = (x - x.mean(axis=0) for x in _paired(a, v, same_dim=False, unit=False))
+    scale = float(np.linalg.norm(a.T @ a) * np.linalg.norm(v.T @ v))
+    return float(np.linalg.norm(a.T @ v) ** 2 / scale) if scale > 0 else 0.0
+
+
+def paired_mrr(a: FloatArray, v: FloatArray) -> float:
+    """Mean reciprocal rank of the true pair, both directions averaged, in (0, 1]; higher is better, ties pessimistic.
+
+    ``mean_i 1 / rank_i`` (Voorhees, TREC-8, 1999). Raises ``InputError`` like ``alignment_gap``.
+    """
+    return float(np.mean([(1 / ranks).mean() for ranks in _pair_ranks(a, v)]))
+
+
+def mean_rank(a: FloatArray, v: FloatArray) -> float:
+    """Mean rank of the true pair, both directions averaged, scaled to [0, 1]; 0 is best, 1/2 is chance.
+
+    ``mean_i (rank_i - 1) / (n - 1)``, ties pessimistic. Holds up between models of different dimension. Raises
+    ``InputError`` like ``alignment_gap``.
+    """
+    return float(np.mean([(ranks - 1).mean() / max(1, len(ranks) - 1) for ranks in _pair_ranks(a, v)]))
+
+
+def held_out_correlation(a: FloatArray, v: FloatArray) -> float:
+    """Mean over the dimensions of the Pearson correlation of a coordinate between the modalities, in [-1, 1].
+
+    ``mean_j corr(a[:, j], v[:, j])`` on pairs that were not fitted (Andrew et al., Deep CCA, ICML 2013, report its
+    sum). Higher is better; a constant coordinate counts 0. Depends on the basis: meaningful for canonical directions.
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim), paired by row.
+
+    Raises:
+        InputError: shapes that differ, no rows, or values that are not finite.
+    """
+    a, v = (x - x.mean(axis=0) for x in _paired(a, v, unit=False))
+    scale = np.sqrt((a * a).sum(axis=0) * (v * v).sum(axis=0))
+    return float(np.mean((a * v).sum(axis=0) / np.where(scale > 0, scale, np.inf)))
+
+
+def effective_rank(x: FloatArray) -> float:
+    """Number of dimensions that the centred embedding really uses, between 1 and dim (0 if it is constant).
+
+    ``exp(-sum_i p_i log p_i)`` with ``p_i = s_i / sum_j s_j``, ``s`` the singular values (Roy and Vetterli, EUSIPCO
+    2007).
+
+    Args:
+        x: embeddings, shape (n, dim).
+
+    Raises:
+        InputError: not two-dimensional, no rows, or values that are not finite.
+    """
+    x, _ = _paired(x, x, unit=False)
+    centred = x - x.mean(axis=0)
+    # Rounding leaves some 1e-16 of the largest entry where a column is constant: that is no direction.
+    if np.abs(centred).max(initial=0.0) <= 1e-12 * np.abs(x).max(initial=0.0):
+        return 0.0
+    values = np.linalg.svd(centred, compute_uv=False)
+    share = values[values > 0] / values.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _paired(
+    a: FloatArray, v: FloatArray, *, same_dim: bool = True, unit: bool = True, min_rows: int = 1
+) -> tuple[Float64Array, Float64Array]:
+    """Both embeddings in float64, checked, at unit norm if asked for."""
+    a, v = (np.asarray(x, dtype=np.float64) for x in (a, v))
+    if a.ndim != 2 or v.ndim != 2 or len(a) != len(v) or (same_dim and a.shape != v.shape):
+        raise InputError(f"embeddings of held-out pairs must match by row, got shapes {a.shape} and {v.shape}")
+    if len(a) < min_rows:
+        raise InputError(f"a label-free criterion needs at least {min_rows} held-out pairs, got {len(a)}")
+    if not (np.isfinite(a).all() and np.isfinite(v).all()):
+        raise InputError("embeddings of held-out pairs are not finite")
+    return (_unit(a), _unit(v)) if unit else (a, v)
+
+
+def _unit(x: Float64Array) -> Float64Array:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norms > 0, norms, 1.0)
+
+
+def _pair_ranks(a: FloatArray, v: FloatArray) -> list[npt.NDArray[np.int64]]:
+    """Rank of each true pair in either direction, 1 is best, behind every item of equal score."""
+    a, v = (to_grid(x) for x in _paired(a, v))
+    step = max(1, BLOCK_SCORES // len(a))
+    ranks = []
+    for queries, gallery in ((a, v), (v, a)):
+        blocks = []
+        for start in range(0, len(a), step):
+            scores = queries[start : start + step] @ gallery.T
+            own = scores[np.arange(len(scores)), np.arange(start, start + len(scores))]
+            blocks.append(np.count_nonzero(scores >= own[:, None], axis=1))
+        ranks.append(np.concatenate(blocks))
+    return ranks
