@@ -11,6 +11,7 @@ from hscmae.evaluation.selection import (
     mutual_knn,
     paired_mrr,
 )
+from hscmae.evaluation.structure import knn_purity, modality_gap, nmi, silhouette, structure
 
 __all__ = [
     "Ranking",
@@ -19,12 +20,17 @@ __all__ = [
     "effective_rank",
     "evaluate_embeddings",
     "held_out_correlation",
+    "knn_purity",
     "linear_cka",
     "mean_rank",
+    "modality_gap",
     "mutual_knn",
+    "nmi",
     "paired_mrr",
     "per_class_ap",
     "per_query",
     "precision_recall",
     "rank",
+    "silhouette",
+    "structure",
 ]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import FloatArray
-from hscmae.errors import InputError
+from hscmae.data.pairs import FloatArray, IntArray
+from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.ranking import BLOCK_SCORES, Float64Array, to_grid
 
 
@@ -28,7 +28,7 @@ def alignment_gap(a: FloatArray, v: FloatArray) -> float:
     Raises:
         InputError: shapes that differ, no rows, or values that are not finite.
     """
-    a, v = _paired(a, v)
+    a, v = map(unit_rows, _paired(a, v))
     return float(np.einsum("ij,ij->", a, v) / len(a) - a.mean(axis=0) @ v.mean(axis=0))
 
 
@@ -36,8 +36,8 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int = 10) -> float:
     """Mean share of a clip's k nearest neighbours (cosine, itself excluded) that the modalities have in common.
 
     ``mean_i |N_k(a_i) & N_k(v_i)| / k``, in [0, 1], higher is better (mutual k-NN alignment: Huh et al., The Platonic
-    Representation Hypothesis, ICML 2024). k is at most n - 1; the dimensions may differ; among neighbours that tie for
-    the k-th place any may be kept.
+    Representation Hypothesis, ICML 2024). k is at most n - 1; the dimensions may differ. Of neighbours that tie for
+    the k-th place arbitrary ones are kept, independently in the two modalities.
 
     Args:
         a: embeddings of one modality, shape (n, dim).
@@ -47,23 +47,37 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int = 10) -> float:
     Raises:
         InputError: numbers of rows that differ, fewer than two rows, k below 1, or values that are not finite.
     """
-    a, v = _paired(a, v, same_dim=False, min_rows=2)
-    if k < 1:
-        raise InputError(f"mutual_knn: k must be at least 1, got {k}")
-    n, k = len(a), min(k, len(a) - 1)
+    a, v = _paired(a, v, same_dim=False)
+    # In another order, so that a collapsed embedding, where everything ties, does not agree by the order of its rows.
+    order = np.random.default_rng(0).permutation(len(v))
+    near_a, near_v = nearest(a, k), np.empty((len(v), min(k, len(v) - 1)), dtype=np.intp)
+    near_v[order] = order[nearest(v[order], k)]
+    first = np.arange(len(a))[:, None] * len(a)
+    both: IntArray = np.intersect1d(near_a + first, near_v + first, assume_unique=True)
+    return len(both) / near_a.size
+
+
+def nearest(x: FloatArray, k: int) -> npt.NDArray[np.intp]:
+    """The k nearest other rows of each row by cosine, in no particular order, shape (n, min(k, n - 1)).
+
+    Args:
+        x: embeddings, shape (n, dim).
+        k: number of neighbours.
+
+    Raises:
+        InputError: fewer than two rows, k below 1, or values that are not finite.
+    """
+    x = unit_rows(x).astype(np.float32)
+    if len(x) < 2 or k < 1:
+        raise InputError(f"nearest neighbours need two rows and k of at least 1, got {len(x)} and {k}")
+    n, k = len(x), min(k, len(x) - 1)
     step = max(1, BLOCK_SCORES // n)
-    shared = 0
+    blocks = []
     for start in range(0, n, step):
-        rows = np.arange(start, min(start + step, n))
-        near = []
-        for x in (a, v):
-            scores = x[rows] @ x.T
-            scores[rows - start, rows] = -np.inf
-            near.append(np.argpartition(-scores, k - 1, axis=1)[:, :k])
-        member = np.zeros((len(rows), n), dtype=bool)
-        np.put_along_axis(member, near[0], True, axis=1)
-        shared += int(np.take_along_axis(member, near[1], axis=1).sum())
-    return shared / (n * k)
+        away = x[start : start + step] @ -x.T
+        away[np.arange(len(away)), np.arange(start, start + len(away))] = np.inf
+        blocks.append(np.argpartition(away, k - 1, axis=1)[:, :k])
+    return np.concatenate(blocks)
 
 
 def linear_cka(a: FloatArray, v: FloatArray) -> float:
@@ -79,7 +93,7 @@ def linear_cka(a: FloatArray, v: FloatArray) -> float:
     Raises:
         InputError: numbers of rows that differ, no rows, or values that are not finite.
     """
-    a, v = (x - x.mean(axis=0) for x in _paired(a, v, same_dim=False, unit=False))
+    a, v = (x - x.mean(axis=0) for x in _paired(a, v, same_dim=False))
     scale = float(np.linalg.norm(a.T @ a) * np.linalg.norm(v.T @ v))
     return float(np.linalg.norm(a.T @ v) ** 2 / scale) if scale > 0 else 0.0
 
@@ -114,7 +128,7 @@ def held_out_correlation(a: FloatArray, v: FloatArray) -> float:
     Raises:
         InputError: shapes that differ, no rows, or values that are not finite.
     """
-    a, v = (x - x.mean(axis=0) for x in _paired(a, v, unit=False))
+    a, v = (x - x.mean(axis=0) for x in _paired(a, v))
     scale = np.sqrt((a * a).sum(axis=0) * (v * v).sum(axis=0))
     return float(np.mean((a * v).sum(axis=0) / np.where(scale > 0, scale, np.inf)))
 
@@ -131,7 +145,7 @@ def effective_rank(x: FloatArray) -> float:
     Raises:
         InputError: not two-dimensional, no rows, or values that are not finite.
     """
-    x, _ = _paired(x, x, unit=False)
+    x = _checked(x)
     centred = x - x.mean(axis=0)
     # Rounding leaves some 1e-16 of the largest entry where a column is constant: that is no direction.
     if np.abs(centred).max(initial=0.0) <= 1e-12 * np.abs(x).max(initial=0.0):
@@ -141,26 +155,36 @@ def effective_rank(x: FloatArray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def _paired(
-    a: FloatArray, v: FloatArray, *, same_dim: bool = True, unit: bool = True, min_rows: int = 1
-) -> tuple[Float64Array, Float64Array]:
-    """Both embeddings in float64, checked, at unit norm if asked for."""
-    a, v = (np.asarray(x, dtype=np.float64) for x in (a, v))
-    if a.ndim != 2 or v.ndim != 2 or len(a) != len(v) or (same_dim and a.shape != v.shape):
-        raise InputError(f"embeddings of held-out pairs must match by row, got shapes {a.shape} and {v.shape}")
-    if len(a) < min_rows:
-        raise InputError(f"a label-free criterion needs at least {min_rows} held-out pairs, got {len(a)}")
-    if not (np.isfinite(a).all() and np.isfinite(v).all()):
-        raise InputError("embeddings of held-out pairs are not finite")
-    return (_unit(a), _unit(v)) if unit else (a, v)
+def unit_rows(x: FloatArray) -> Float64Array:
+    """Rows at unit norm in float64; rows of zeros stay as they are.
 
-
-def _unit(x: Float64Array) -> Float64Array:
+    Raises:
+        InputError: not two-dimensional, no rows, or values that are not finite.
+    """
+    x = _checked(x)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(norms > 0, norms, 1.0)
 
 
-def _pair_ranks(a: FloatArray, v: FloatArray) -> list[npt.NDArray[np.int64]]:
+def _checked(x: FloatArray) -> Float64Array:
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2 or not len(x):
+        raise InputError(f"expected embeddings of shape (rows, dim) with at least one row, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"embeddings are not finite in {describe_rows(np.flatnonzero(~np.isfinite(x).all(1)).tolist())}"
+        )
+    return x
+
+
+def _paired(a: FloatArray, v: FloatArray, *, same_dim: bool = True) -> tuple[Float64Array, Float64Array]:
+    a, v = _checked(a), _checked(v)
+    if len(a) != len(v) or (same_dim and a.shape != v.shape):
+        raise InputError(f"embeddings of held-out pairs must match by row, got shapes {a.shape} and {v.shape}")
+    return a, v
+
+
+def _pair_ranks(a: FloatArray, v: FloatArray) -> list[IntArray]:
     """Rank of each true pair in either direction, 1 is best, behind every item of equal score."""
     a, v = (to_grid(x) for x in _paired(a, v))
     step = max(1, BLOCK_SCORES // len(a))
