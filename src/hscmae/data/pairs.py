@@ -95,7 +95,7 @@ class Pairs:
         present: modality name -> whether each row has that modality, shape (n,); all ``True`` where not given.
         labels: class labels or ``None``.
         split: "train", "val" or "test" for each row as bytes, shape (n,), or ``None`` where the file has no split.
-        lengths: modality name -> number of valid steps of each row, for sequences only.
+        lengths: modality name -> number of valid steps of each row, for sequences only; all steps where not given.
         source: what to call this data in messages (usually the file's path).
 
     Raises:
@@ -128,6 +128,8 @@ class Pairs:
         if self.ids is None:
             object.__setattr__(self, "ids", np.arange(n).astype(f"S{max(1, len(str(max(n - 1, 0))))}"))
         object.__setattr__(self, "present", {m: self.present.get(m, np.ones(n, dtype=bool)) for m in self.features})
+        full = {m: np.full(n, x.shape[1], dtype=np.int64) for m, x in self.features.items() if x.ndim == 3}
+        object.__setattr__(self, "lengths", full | dict(self.lengths))
         aligned: dict[str, Any] = {"ids": self.ids, "labels": self.labels, "split": self.split}
         aligned |= {f"{m}_present": p for m, p in self.present.items()}
         aligned |= {f"{m}_lengths": v for m, v in self.lengths.items()}

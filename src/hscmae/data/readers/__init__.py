@@ -16,7 +16,7 @@ from typing import Protocol
 
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
-from hscmae.data.readers import hdf5, npz
+from hscmae.data.readers import ave, hdf5, npy, npz, tfrecord
 from hscmae.data.table import BLOCK_ROWS, Report, Table, refuse
 from hscmae.errors import InputError
 
@@ -29,8 +29,8 @@ class Reader(Protocol):
     def open_table(self, path: Path, report: Report) -> Table: ...
 
 
-READERS: tuple[Reader, ...] = (store, hdf5, npz)
-FORMATS = "HDF5, .npz, or a store folder"
+READERS: tuple[Reader, ...] = (store, ave, hdf5, npz, tfrecord, npy)
+FORMATS = "HDF5, .npz, .npy files, YouTube-8M TFRecord, the AVE release, or a store"
 
 # What libraries raise on damaged files. Their words help nobody who did not write the library, so the file is named.
 _DAMAGE = (

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hscmae.data.readers import layouts
+from hscmae.data.readers.npy import read_header
 from hscmae.data.table import Report, RowArray, Table
 from hscmae.errors import InputError
 
@@ -42,23 +43,6 @@ def open_table(path: Path, report: Report) -> Table:
         result = layouts.table(arrays, str(path), "npz", report)
         result.resources = stack.pop_all()
         return result
-
-
-def read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type from the start of a ``.npy`` stream.
-
-    Raises:
-        InputError: pickled objects.
-        ValueError: not a ``.npy`` header.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        raise InputError(f"{name}: holds pickled objects, which are never loaded; save it as plain numbers or text")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"negative size in shape {shape}")
-    return shape, fortran, dtype
 
 
 class Member:
