@@ -124,17 +124,22 @@ class MethodConfig(Section):
     seed: int = Field(0, ge=0, description="seed of every random draw")
 
 
-class HSCMAEConfig(MethodConfig):
-    """All settings of HSC-MAE."""
+class DeepConfig(MethodConfig):
+    """What every method that trains a network has."""
 
     network: Network = Network()
+    head: Head = Head()
+    training: Training = Training()
+
+
+class HSCMAEConfig(DeepConfig):
+    """All settings of HSC-MAE."""
+
     masking: Masking = Masking()
     teacher: Teacher = Teacher()
     affinity: Affinity = Affinity()
     loss: Loss = Loss()
     warm_start: WarmStart = WarmStart()
-    head: Head = Head()
-    training: Training = Training()
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -52,4 +52,4 @@ class LossWeights(nn.Module):
         """The factor on each loss at this moment."""
         if self.log_variance is None:
             return dict(self.fixed)
-        return {name: math.exp(-float(w)) for name, w in self.log_variance.items()}
+        return {name: math.exp(-float(w.detach())) for name, w in self.log_variance.items()}

@@ -1,0 +1,252 @@
+"""``Method``: the one interface of HSC-MAE and every baseline, with scikit-learn manners.
+
+A method is built from flat settings, fitted on pairs without their labels, embeds either modality alone into unit-norm
+rows, and is saved as an artefact that holds no pickle. Adding a method:
+
+1. write its settings as a ``MethodConfig`` (nested sections are flattened into parameters by themselves);
+2. subclass ``Method`` and implement ``_fit``, ``_embed``, ``_tensors`` and ``_restore``;
+3. name its class in ``methods/__init__.py``; the contract suite in ``tests/methods`` then runs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hscmae.config import MethodConfig, build, dotted_names, flatten, merge, nest
+from hscmae.data.pairs import BoolArray, FloatArray, Pairs
+from hscmae.data.scaling import Standardizer, fit_standardizer
+from hscmae.errors import InputError, describe_rows
+from hscmae.evaluation.selection import alignment_gap
+
+Float32Array = npt.NDArray[np.float32]
+Progress = Callable[[dict[str, Any]], None]
+BLOCK = 8192
+
+
+class Method(ABC):
+    """Base of all methods.
+
+    Attributes:
+        config: the settings, nested and validated.
+        dims_: modality -> feature dimension, once fitted, in the order of the data.
+        scalers_: modality -> standardiser, once fitted.
+        summary_: what fitting found out (chosen step, criterion, ...), once fitted.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+
+    config: MethodConfig
+    dims_: dict[str, int]
+    scalers_: dict[str, Standardizer]
+    summary_: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "Config" in cls.__dict__:
+            parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+            defaults = {"preset": "default", **flatten(cls.Config())}
+            parameters += [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+                for name, value in defaults.items()
+            ]
+
+            def init(self: Method, **settings: Any) -> None:
+                Method.__init__(self, **settings)
+
+            init.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+            cls.__init__ = init  # type: ignore[method-assign]
+
+    def __init__(self, *, preset: str = "default", **settings: Any) -> None:
+        if preset not in self.presets:
+            raise InputError(f"{self.name} has no preset {preset!r}; it has {', '.join(self.presets)}")
+        self.preset = preset
+        nested = merge(self.presets[preset], nest(self.Config, settings))
+        self.config = build(self.Config, nested, self.name)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], preset: str = "default") -> Self:
+        """Build from nested settings, as configuration files and artefacts hold them."""
+        config = build(cls.Config, merge(cls.presets.get(preset, {}), settings), cls.name)
+        return cls(preset=preset, **flatten(config))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Every setting by its flat name, and the preset; what ``sklearn.base.clone`` copies."""
+        return {"preset": self.preset, **flatten(self.config)}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings; a ``preset`` resets every setting not given with it."""
+        kept = {} if "preset" in params else self.get_params()
+        type(self).__init__(self, **kept | params)
+        return self
+
+    def __repr__(self) -> str:
+        standard = type(self)(preset=self.preset).get_params()
+        changed = {name: value for name, value in self.get_params().items() if value != standard[name]}
+        if self.preset != "default":
+            changed = {"preset": self.preset, **changed}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "dims_")
+
+    def fit(
+        self,
+        data: Pairs | Mapping[str, npt.ArrayLike],
+        y: object = None,
+        *,
+        run: Path | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Learn the common space from pairs. Labels are never looked at.
+
+        Args:
+            data: pairs, or a mapping of two modalities' names to arrays of shape (n, d_m). Where the data has a
+                split, its training rows are used, and its validation rows, if any, for choices.
+            y: ignored; scikit-learn passes it.
+            run: folder for ``metrics.jsonl`` and checkpoints of methods that train step by step.
+            resume: go on from the checkpoint in ``run``.
+            progress: called with each logged record.
+
+        Raises:
+            InputError: not two modalities, values that are not finite, or too few complete pairs.
+        """
+        pairs = Pairs.of(data).without_labels()
+        if len(pairs.modalities) != 2:
+            raise InputError(
+                f"{pairs.source}: training needs two modalities, found {', '.join(pairs.modalities) or 'none'}"
+            )
+        pairs = pairs.silence_as_missing()
+        rows = np.arange(len(pairs)) if pairs.split is None else pairs.rows_of("train")
+        for m in pairs.modalities:
+            _require_finite(pairs.features[m], pairs.present[m], f"{pairs.source}: {m}", rows)
+        complete = int(pairs.complete()[rows].sum())
+        if complete < 8:
+            raise InputError(f"{pairs.source}: {complete} complete training pairs are too few to learn from (8 needed)")
+        self.dims_ = pairs.dims
+        self.summary_ = {"rows": len(rows), "complete_pairs": complete}
+        self._fit(pairs, rows, run=run, resume=resume, progress=progress)
+        return self
+
+    def embed(self, modality: str, x: npt.ArrayLike, *, present: BoolArray | None = None) -> Float32Array:
+        """Embed rows of one modality; the other is not needed.
+
+        Args:
+            modality: its name.
+            x: features as extracted (scaling is part of the model), shape (n, d_m).
+            present: which rows have the modality, shape (n,); the others become zero rows.
+
+        Returns:
+            Unit-norm embeddings, shape (n, dim), float32: their inner products are cosines.
+
+        Raises:
+            InputError: unknown modality, wrong shape, or values that are not finite.
+        """
+        self._require_fitted()
+        if modality not in self.dims_:
+            raise InputError(f"unknown modality {modality!r}; the model has {', '.join(self.dims_)}")
+        rows = np.asarray(x)
+        if rows.ndim != 2 or rows.shape[1] != self.dims_[modality]:
+            raise InputError(f"{modality}: expected features of shape (n, {self.dims_[modality]}), got {rows.shape}")
+        present = np.ones(len(rows), dtype=bool) if present is None else present
+        _require_finite(rows, present, modality, None)
+        out = np.zeros((len(rows), self.config.dim), dtype=np.float32)
+        for start in range(0, len(rows), BLOCK):
+            keep = present[start : start + BLOCK]
+            block = self.scalers_[modality].apply(rows[start : start + BLOCK][keep])
+            with torch.inference_mode():
+                z = self._embed(modality, torch.from_numpy(block)).float()
+                out[start : start + BLOCK][keep] = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
+        return out
+
+    def embed_pairs(self, data: Pairs | Mapping[str, FloatArray]) -> dict[str, Float32Array]:
+        """Embeddings of every modality that the data has, by name."""
+        pairs = Pairs.of(data)
+        return {m: self.embed(m, x, present=pairs.present[m]) for m, x in pairs.features.items()}
+
+    def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
+        """Alignment gap on the complete pairs of ``data``: higher is better, no labels needed."""
+        pairs = Pairs.of(data).silence_as_missing()
+        pairs = pairs.take(np.flatnonzero(pairs.complete()))
+        first, second = self.embed_pairs(pairs).values()
+        return alignment_gap(first, second)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the artefact: ``model.safetensors``, ``config.json`` and a model card; see ``artifact``."""
+        from hscmae.artifact import save_artifact
+
+        self._require_fitted()
+        save_artifact(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read an artefact.
+
+        Raises:
+            InputError: not an artefact, damaged, or of another method.
+        """
+        from hscmae.artifact import load_artifact
+
+        method = load_artifact(Path(folder))
+        if not isinstance(method, cls):
+            raise InputError(f"{folder}: holds a {type(method).__name__}, not a {cls.__name__}")
+        return method
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "dims_"):
+            raise InputError(f"this {type(self).__name__} is not fitted yet: call fit first")
+
+    def _fit_scalers(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Standardizer]:
+        return {m: fit_standardizer(pairs.features[m][rows], pairs.present[m][rows]) for m in pairs.modalities}
+
+    @abstractmethod
+    def _fit(
+        self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
+    ) -> None:
+        """Learn from the training ``rows`` of ``pairs``; set ``scalers_``."""
+
+    @abstractmethod
+    def _embed(self, modality: str, x: Tensor) -> Tensor:
+        """Embed standardised rows, (n, d_m) -> (n, dim), of any norm."""
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the artefact stores beside the scalers."""
+
+    @abstractmethod
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``_tensors`` gave."""
+
+
+def parameters_help(method: type[Method]) -> str:
+    """A line per setting: its name, default and meaning."""
+    config = method.Config()
+    lines = []
+    for flat, dotted in dotted_names(method.Config).items():
+        section, _, leaf = dotted.rpartition(".")
+        owner = type(getattr(config, section)) if section else method.Config
+        lines.append(f"{dotted} = {flatten(config)[flat]!r}: {owner.model_fields[leaf].description}")
+    return "\n".join(lines)
+
+
+def _require_finite(x: FloatArray, present: BoolArray, what: str, rows: npt.NDArray[np.intp] | None) -> None:
+    bad: list[int] = []
+    for start in range(0, len(x), BLOCK):
+        block = np.asarray(x[start : start + BLOCK])
+        finite = np.isfinite(block).reshape(len(block), -1).all(1)
+        bad += (np.flatnonzero(~finite & present[start : start + BLOCK]) + start).tolist()
+    if rows is not None:
+        bad = np.intersect1d(bad, rows).tolist()
+    if bad:
+        raise InputError(f"{what}: values that are not finite in {describe_rows(bad)}")

@@ -1,0 +1,154 @@
+"""What the methods that train a network share: selection on held-out pairs, refit, the linear head, saving."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hscmae.config import DeepConfig, flatten
+from hscmae.data.pairs import Pairs
+from hscmae.data.splits import validation_rows
+from hscmae.errors import InputError
+from hscmae.evaluation.selection import alignment_gap, mutual_knn
+from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.methods.base import Method, Progress
+from hscmae.nn.network import Network
+from hscmae.streams import generator
+from hscmae.training.features import Features
+from hscmae.training.loop import Loop, Objective
+
+HEAD_ROWS = 16_384
+WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
+
+
+class DeepMethod(Method):
+    """A method whose embedding is a network, trained by ``training.loop``."""
+
+    config: DeepConfig
+    network_: nn.Module
+    head_: CanonicalMaps | None
+
+    @abstractmethod
+    def _build(self, features: Features) -> Objective:
+        """A fresh objective for these training rows."""
+
+    @abstractmethod
+    def _network(self) -> Network:
+        """An untrained network of the fitted dimensions, to load weights into."""
+
+    @abstractmethod
+    def _trained(self, objective: Objective) -> nn.Module:
+        """The network of a trained objective that embeds."""
+
+    def _fit(
+        self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
+    ) -> None:
+        settings, seed = self.config.training, self.config.seed
+        device = torch.device(_device(settings.device))
+        if run is not None:
+            run.mkdir(parents=True, exist_ok=True)
+        loop = Loop(settings, seed, folder=run, identity=self._identity(pairs, rows), resume=resume, progress=progress)
+        validation = np.array([], dtype=np.intp)
+        if pairs.split is not None and np.any(pairs.split == b"val"):
+            validation = pairs.rows_of("val")
+            fit, everything = rows, np.sort(np.concatenate([rows, validation]))
+        elif settings.validation_share > 0:
+            fit_part, held_out = validation_rows(pairs.ids[rows], settings.validation_share, seed)
+            fit, validation, everything = rows[fit_part], rows[held_out], rows
+        if len(validation) and loop.state.chosen is None:
+            scalers = self._fit_scalers(pairs, fit)
+            features = Features(pairs, fit, scalers, device)
+            held_out_pairs = Features(pairs, validation[pairs.complete()[validation]], scalers, device)
+            objective = self._build(features)
+            loop.run(
+                "select", objective, features, settings.steps, lambda o: self._measure(o, features, held_out_pairs)
+            )
+            loop.choose()
+        chosen = loop.state.chosen if loop.state.chosen is not None else settings.steps
+        everything = everything if len(validation) else rows
+        self.scalers_ = self._fit_scalers(pairs, everything)
+        features = Features(pairs, everything, self.scalers_, device)
+        objective = self._build(features)
+        loop.run("refit", objective, features, chosen)
+        self.network_ = self._trained(objective).cpu()
+        self.head_ = self._fit_head(objective, features)
+        self.summary_ |= {
+            "chosen_step": chosen,
+            "selection": [[step, score] for step, score in loop.state.history],
+            "weights": objective.weights.current(),
+            "seconds": round(loop.state.seconds, 1),
+            "threads": loop.state.threads,
+        }
+
+    def _identity(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Any]:
+        # What a resumed run must share with the run that it goes on from.
+        data = hashlib.sha256()
+        for m in pairs.modalities:
+            x = pairs.features[m]
+            data.update(f"{m} {x.shape} {x.dtype}".encode())
+            data.update(np.ascontiguousarray(x[:: max(1, len(x) // 64)]).tobytes())
+        data.update(np.ascontiguousarray(rows).tobytes())
+        settings = {name: value for name, value in flatten(self.config).items() if name not in WITHOUT_INFLUENCE}
+        return {"method": self.name, "settings": settings, "data": data.hexdigest()}
+
+    def _measure(self, objective: Objective, features: Features, held_out: Features) -> dict[str, float]:
+        head = self._fit_head(objective, features)
+        with torch.inference_mode():
+            z: dict[str, list[Tensor]] = {m: [] for m in self.dims_}
+            for block in held_out.blocks():
+                for m, x in block.x.items():
+                    rows = objective.embed(m, x).cpu()
+                    z[m].append(rows if head is None else head(m, rows))
+        first, second = (torch.cat(rows).numpy() for rows in z.values())
+        return {"alignment_gap": alignment_gap(first, second), "mutual_knn": mutual_knn(first, second)}
+
+    @torch.inference_mode()
+    def _fit_head(self, objective: Objective, features: Features) -> CanonicalMaps | None:
+        if not self.config.head.final:
+            return None
+        rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head"))
+        z = {m: objective.embed(m, x).cpu() for m, x in rows.x.items()}
+        present = {m: p.cpu() for m, p in rows.present.items()}
+        return ridge_cca(covariances(z, present), self.config.dim, self.config.head.ridge)
+
+    def _embed(self, modality: str, x: Tensor) -> Tensor:
+        z: Tensor = self.network_[modality](x)  # type: ignore[index]
+        return z if self.head_ is None else self.head_(modality, z)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {
+            f"network/{name}": value for name, value in self.network_.state_dict().items() if ".decoder." not in name
+        }
+        if self.head_ is not None:
+            for m in self.dims_:
+                tensors[f"head/mean/{m}"] = self.head_.mean[m].float()
+                tensors[f"head/weight/{m}"] = self.head_.weight[m].float()
+            tensors["head/correlation"] = self.head_.correlation.float()
+        return tensors
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        self.network_ = self._network()
+        weights = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
+        missing, unexpected = self.network_.load_state_dict(weights, strict=False)
+        wanted = [name for name in missing if ".decoder." not in name]
+        if wanted or unexpected:
+            raise InputError(f"weights do not fit the settings: {', '.join(wanted + unexpected)}")
+        self.network_.eval()
+        self.head_ = None
+        if "head/correlation" in tensors:
+            mean = {m: tensors[f"head/mean/{m}"] for m in self.dims_}
+            weight = {m: tensors[f"head/weight/{m}"] for m in self.dims_}
+            self.head_ = CanonicalMaps(mean, weight, tensors["head/correlation"])
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

@@ -1,0 +1,246 @@
+"""HSC-MAE (Zeng, Niu, Taya 2026, arXiv 2604.04229): semantic consistency at three levels.
+
+One step: the student embeds clean features (CCA path) for the *global* level, deep CCA; the EMA teacher embeds the
+same clean features and mines soft neighbours; the student embeds masked features (MAE path) and learns those
+neighbours, the *local* level, and reconstructs what was hidden, the *sample* level; optionally the teacher's geometry
+is distilled into the masked embeddings. Every part is switched off by a weight of 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hscmae.config import PRESETS, HSCMAEConfig
+from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.smoothing import fuse, smoothed_cca
+from hscmae.losses.affinity import mine_neighbours
+from hscmae.losses.contrastive import affinity_infonce
+from hscmae.losses.correlation import correlation_loss
+from hscmae.losses.distillation import cosine_distillation, relational_distillation
+from hscmae.losses.reconstruction import masked_reconstruction
+from hscmae.losses.weighting import LossWeights
+from hscmae.methods.deep import DeepMethod
+from hscmae.nn.ema import decay_at, make_teacher, update_teacher
+from hscmae.nn.masking import mask_values
+from hscmae.nn.memory import Memory
+from hscmae.nn.network import Network, build_network
+from hscmae.streams import Noise, generator
+from hscmae.training.features import Batch, Features
+from hscmae.training.loop import Objective
+
+WARM_ROWS = 50_000
+HEAD_ROWS = 8_192
+
+
+class HSCMAEObjective(Objective):
+    """Student, teacher, memory, head and loss weights of one training phase."""
+
+    head_mean: Tensor
+    head_weight: Tensor
+
+    def __init__(self, config: HSCMAEConfig, network: Network, rows: int) -> None:
+        super().__init__()
+        loss = config.loss
+        self.config = config
+        self.modalities = tuple(network)
+        self.student = network
+        self.teacher = make_teacher(network)
+        self.weights = LossWeights(
+            {
+                "global": loss.global_weight,
+                "local": loss.local_weight,
+                "sample": loss.sample_weight,
+                "cross": loss.cross_weight,
+                "distill": loss.distill_weight,
+            },
+            learned=loss.learn_weights,
+        )
+        self.active = frozenset(self.weights.fixed)
+        self.precision = getattr(torch, config.training.precision)
+        size = {"batch": 0, "queue": config.affinity.queue_size, "train": rows}[config.affinity.source]
+        self.memory = Memory(len(self.modalities), size, config.dim)
+        self.register_buffer("head_mean", torch.zeros(len(self.modalities), config.dim))
+        self.register_buffer("head_weight", torch.eye(config.dim).repeat(len(self.modalities), 1, 1))
+
+    def embed(self, modality: str, x: Tensor) -> Tensor:
+        z: Tensor = self.teacher[modality](x)
+        return z
+
+    def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        a, v = self.modalities
+        c, x, present = self.config, batch.x, batch.present
+        losses: dict[str, Tensor] = {}
+        if "global" in self.active:
+            with self.autocast(batch):
+                z = {m: self.student[m](x[m], noise, f"clean/{m}") for m in self.modalities}
+            losses["global"] = correlation_loss(
+                z[a].float(), z[v].float(), ridge=c.loss.ridge, form=c.loss.correlation, valid=present[a] & present[v]
+            )
+        if self.active <= {"global"}:
+            return losses
+        with self.autocast(batch):
+            masked = {m: mask_values(x[m], c.masking.ratio, noise, m) for m in self.modalities}
+            h = {m: self.student[m].encoder(masked[m][0], noise, f"masked/{m}") for m in self.modalities}
+            s = {m: self.student[m].project(masked[m][0], h[m]) for m in self.modalities}
+        if self.active & {"local", "distill"}:
+            with torch.no_grad(), self.autocast(batch):
+                t = {m: self.teacher[m](x[m]) for m in self.modalities}
+            raw = torch.stack([t[m].float() for m in self.modalities])
+            through = {m: self._through_head(i, s[m].float()) for i, m in enumerate(self.modalities)}
+            clean = {m: self._through_head(i, raw[i]) for i, m in enumerate(self.modalities)}
+            ramp = min(1.0, (noise.step + 1) / c.affinity.warmup) if c.affinity.warmup else 1.0
+            if "local" in self.active:
+                losses["local"] = ramp * self._local(through, clean, batch)
+                self.embedded = raw
+        if "sample" in self.active:
+            losses["sample"] = self._reconstruct({m: (h[m], m) for m in self.modalities}, masked, batch)
+        if "cross" in self.active:
+            losses["cross"] = self._reconstruct({a: (h[v], v), v: (h[a], a)}, masked, batch)
+        if "distill" in self.active:
+            distil = cosine_distillation if c.loss.distillation == "cosine" else relational_distillation
+            per_modality = [distil(through[m], clean[m], present[m]) for m in self.modalities]
+            losses["distill"] = ramp * torch.stack(per_modality).mean()
+        return losses
+
+    def _local(self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch) -> Tensor:
+        a, v = self.modalities
+        c, present = self.config.affinity, batch.present
+        fused = fuse(teacher, present)
+        memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}
+        stored = {m: self.memory.present[i] for i, m in enumerate(self.modalities)}
+        candidates = torch.cat([fused, fuse(memory, stored)])
+        rows = torch.cat([batch.rows, self.memory.rows])
+        same_clip = batch.rows[:, None] == rows
+        neighbours = mine_neighbours(fused, candidates, same_clip, k=c.k, tau=c.tau_teacher)
+        own = torch.arange(len(fused), device=rows.device)
+        stale = same_clip.clone()
+        stale[own, own] = False
+        directions = []
+        for query, key in ((a, v), (v, a)):
+            directions.append(
+                affinity_infonce(
+                    student[query],
+                    torch.cat([student[key], memory[key]]),
+                    neighbours,
+                    tau=self.config.loss.tau,
+                    pair_share=c.pair_share,
+                    mask_pair=c.mask_pair,
+                    query_valid=present[query],
+                    key_valid=torch.cat([present[key], stored[key]]),
+                    exclude=stale,
+                )
+            )
+        return torch.stack(directions).mean()
+
+    def _reconstruct(
+        self, sources: dict[str, tuple[Tensor, str]], masked: dict[str, tuple[Tensor, Tensor]], batch: Batch
+    ) -> Tensor:
+        error, count = torch.zeros((), device=batch.rows.device), torch.zeros((), device=batch.rows.device)
+        for m, (hidden, source) in sources.items():
+            decoder = self.student[m].decoder
+            assert decoder is not None
+            with self.autocast(batch):
+                predicted = decoder(hidden)
+            known = batch.present[m] & batch.present[source]
+            squares, values = masked_reconstruction(predicted.float(), batch.x[m], masked[m][1], known)
+            error, count = error + squares, count + values
+        return error / count.clamp(min=1)
+
+    def _through_head(self, index: int, z: Tensor) -> Tensor:
+        if not self.config.head.refresh:
+            return z
+        return (z - self.head_mean[index]) @ self.head_weight[index]
+
+    @torch.no_grad()
+    def before_step(self, features: Features, step: int) -> None:
+        refresh = self.config.head.refresh
+        if refresh and step % refresh == 0:
+            self._refit_head(features, step)
+        if self.config.affinity.source == "train" and step % self.config.affinity.refresh == 0:
+            for block in features.blocks():
+                z = torch.stack([self.teacher[m](block.x[m]) for m in self.modalities])
+                present = torch.stack([block.present[m] for m in self.modalities])
+                self.memory.write(block.rows, z, present, block.rows)
+
+    def _refit_head(self, features: Features, step: int) -> None:
+        # A head that jumps between refits would move the student's target: it is turned onto the previous one.
+        rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head", step))
+        z = {m: self.teacher[m](rows.x[m]) for m in self.modalities}
+        maps = ridge_cca(covariances(z, rows.present), self.config.dim, self.config.head.ridge)
+        overlap = torch.zeros_like(self.head_weight[0], dtype=torch.float64)
+        for i, m in enumerate(self.modalities):
+            overlap += maps(m, z[m]).double().T @ self._through_head(i, z[m]).double()
+        u, _, vt = torch.linalg.svd(overlap)
+        for i, m in enumerate(self.modalities):
+            self.head_mean[i] = maps.mean[m]
+            self.head_weight[i] = maps.weight[m] @ u @ vt
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch, step: int) -> None:
+        steps = self.config.training.steps
+        update_teacher(self.teacher, self.student, decay_at(step, steps, self.config.teacher.decay))
+        if self.config.affinity.source == "queue" and "local" in self.active:
+            present = torch.stack([batch.present[m] for m in self.modalities])
+            self.memory.push(self.embedded, present, batch.rows)
+
+
+class HSCMAE(DeepMethod):
+    """HSC-MAE; see ``config.HSCMAEConfig`` for the settings and ``PRESETS`` for ``paper`` and ``default``."""
+
+    name = "hscmae"
+    Config = HSCMAEConfig
+    presets = PRESETS
+    config: HSCMAEConfig
+
+    def _network(self) -> Network:
+        n, warm = self.config.network, self.config.warm_start.kind != "none"
+        return build_network(
+            self.dims_,
+            self.config.dim,
+            self.config.seed,
+            width=n.width,
+            depth=n.depth,
+            decoder_depth=n.decoder_depth,
+            dropout=n.dropout,
+            scale=n.branch_scale if warm else 1.0,
+            canonical=warm,
+        )
+
+    def _build(self, features: Features) -> HSCMAEObjective:
+        network = self._network()
+        if self.config.warm_start.kind != "none":
+            rows = features.sample(WARM_ROWS, generator(self.config.seed, "warm start"))
+            network.warm_start(unit_size(self._closed_form(rows), rows))
+        return HSCMAEObjective(self.config, network, len(features)).to(features.device)
+
+    def _closed_form(self, rows: Batch) -> CanonicalMaps:
+        w = self.config.warm_start
+        if w.kind == "ridge":
+            return ridge_cca(covariances(rows.x, rows.present), self.config.dim, w.ridge)
+        return smoothed_cca(
+            rows.x,
+            self.config.dim,
+            ridge=w.ridge,
+            k=w.k,
+            tau=w.tau,
+            hops=w.hops,
+            rounds=w.rounds,
+            present=rows.present,
+        )
+
+    def _trained(self, objective: Objective) -> Network:
+        assert isinstance(objective, HSCMAEObjective)
+        return objective.teacher
+
+
+def unit_size(maps: CanonicalMaps, rows: Batch) -> CanonicalMaps:
+    """The same maps, each modality's scaled so that its embeddings have a mean square coordinate of 1.
+
+    The nonlinear branch and the learning rate then mean the same whatever the ridge.
+    """
+    weight = {}
+    for m, w in maps.weight.items():
+        z = maps(m, rows.x[m])[rows.present[m]]
+        weight[m] = w / z.square().mean().sqrt().clamp(min=torch.finfo(z.dtype).tiny)
+    return CanonicalMaps(maps.mean, weight, maps.correlation)

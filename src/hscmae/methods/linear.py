@@ -1,0 +1,144 @@
+"""Closed-form methods: random projection, CCA, ridge CCA and neighbourhood-smoothed CCA."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hscmae.config import MethodConfig, Positive
+from hscmae.data.pairs import Pairs
+from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.smoothing import smoothed_cca
+from hscmae.methods.base import Method, Progress
+from hscmae.streams import generator
+from hscmae.training.features import Batch, Features
+
+MAX_ROWS = 50_000
+
+
+class LinearMethod(Method):
+    """A method that is one affine map per modality."""
+
+    maps_: CanonicalMaps
+
+    @abstractmethod
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        """The maps, from standardised training rows."""
+
+    def _fit(
+        self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
+    ) -> None:
+        self.scalers_ = self._fit_scalers(pairs, rows)
+        features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
+        self.maps_ = self._pad(self._solve(features.sample(MAX_ROWS, generator(self.config.seed, "closed form"))))
+
+    def _pad(self, maps: CanonicalMaps) -> CanonicalMaps:
+        # A closed form has at most min(d_1, d_2) directions; further ones say nothing and are zero.
+        short = self.config.dim - len(maps.correlation)
+        weight = {m: torch.nn.functional.pad(w.float(), (0, short)) for m, w in maps.weight.items()}
+        mean = {m: v.float() for m, v in maps.mean.items()}
+        return CanonicalMaps(mean, weight, torch.nn.functional.pad(maps.correlation.float(), (0, short)))
+
+    def _embed(self, modality: str, x: Tensor) -> Tensor:
+        return self.maps_(modality, x)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"mean/{m}": v for m, v in self.maps_.mean.items()}
+        tensors |= {f"weight/{m}": v for m, v in self.maps_.weight.items()}
+        return tensors | {"correlation": self.maps_.correlation}
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        mean = {m: tensors[f"mean/{m}"] for m in self.dims_}
+        weight = {m: tensors[f"weight/{m}"] for m in self.dims_}
+        self.maps_ = CanonicalMaps(mean, weight, tensors["correlation"])
+
+
+class RandomConfig(MethodConfig):
+    """Settings of the random projection."""
+
+
+class Random(LinearMethod):
+    """Chance: an unrelated random projection of each modality."""
+
+    name = "random"
+    Config = RandomConfig
+
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        weight = {}
+        for m, x in training.x.items():
+            source = generator(self.config.seed, f"projection/{m}")
+            weight[m] = torch.randn(x.shape[1], self.config.dim, generator=source) / x.shape[1] ** 0.5
+        return CanonicalMaps({m: x.mean(0) for m, x in training.x.items()}, weight, torch.zeros(self.config.dim))
+
+
+class CCAConfig(MethodConfig):
+    """Settings of CCA: the usual published baseline."""
+
+    dim: Positive = Field(10, description="embedding dimension")
+    ridge: float = Field(1e-4, ge=0, description="ridge relative to the mean eigenvalue")
+    scale: bool = Field(False, description="weigh each direction by its correlation")
+
+
+class CCA(LinearMethod):
+    """Linear CCA as papers report it: 10 dimensions, hardly any ridge."""
+
+    name = "cca"
+    Config = CCAConfig
+    config: CCAConfig
+
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        c = self.config
+        return ridge_cca(covariances(training.x, training.present), c.dim, c.ridge, scale=c.scale)
+
+
+class RidgeCCAConfig(CCAConfig):
+    """Settings of well-regularised CCA."""
+
+    dim: Positive = Field(64, description="embedding dimension")
+    ridge: float = Field(10.0, ge=0, description="ridge relative to the mean eigenvalue")
+    scale: bool = Field(True, description="weigh each direction by its correlation")
+
+
+class RidgeCCA(CCA):
+    """Well-regularised linear CCA, its directions scaled by their correlation: the honest opponent."""
+
+    name = "ridge-cca"
+    Config = RidgeCCAConfig
+    config: RidgeCCAConfig
+
+
+class SmoothedCCAConfig(RidgeCCAConfig):
+    """Settings of neighbourhood-smoothed CCA."""
+
+    k: Positive = Field(50, description="neighbours a row")
+    tau: float = Field(0.1, gt=0, description="temperature of the affinities")
+    hops: Positive = Field(1, description="affinity steps")
+    rounds: Positive = Field(2, description="times the affinities are mined")
+
+
+class SmoothedCCA(LinearMethod):
+    """The local level in closed form; see ``linear.smoothing``."""
+
+    name = "smoothed-cca"
+    Config = SmoothedCCAConfig
+    config: SmoothedCCAConfig
+
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        c = self.config
+        return smoothed_cca(
+            training.x,
+            c.dim,
+            ridge=c.ridge,
+            k=c.k,
+            tau=c.tau,
+            hops=c.hops,
+            rounds=c.rounds,
+            present=training.present,
+            scale=c.scale,
+        )

@@ -1,0 +1,78 @@
+"""Training rows as standardised tensors: held in memory where they fit, else read from the map as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hscmae.data.pairs import Pairs
+from hscmae.data.scaling import Standardizer
+
+IN_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of standardised features.
+
+    Attributes:
+        x: modality -> features, shape (n, d_m), float32; zero where the modality is missing.
+        present: modality -> rows that have it, shape (n,), bool.
+        rows: positions among the training rows, shape (n,), int64.
+    """
+
+    x: dict[str, Tensor]
+    present: dict[str, Tensor]
+    rows: Tensor
+
+
+class Features:
+    """The chosen rows of ``pairs``, standardised.
+
+    Args:
+        pairs: paired features; never its labels.
+        rows: which rows, shape (n,); position i of this object is row ``rows[i]`` of ``pairs``.
+        scalers: modality -> standardiser fitted on the fit part.
+        device: where batches are put.
+    """
+
+    def __init__(
+        self, pairs: Pairs, rows: np.ndarray, scalers: Mapping[str, Standardizer], device: torch.device
+    ) -> None:
+        self.pairs, self.rows, self.scalers, self.device = pairs, rows, scalers, device
+        self.present = {m: torch.from_numpy(pairs.present[m][rows]).to(device) for m in pairs.modalities}
+        size = 4 * len(rows) * sum(pairs.dims.values())
+        self.resident = {m: self._read(m, rows) for m in pairs.modalities} if size <= IN_MEMORY_BYTES else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _read(self, modality: str, rows: np.ndarray) -> Tensor:
+        x = self.scalers[modality].apply(self.pairs.features[modality][rows])
+        x[~self.pairs.present[modality][rows]] = 0
+        return torch.from_numpy(x).to(self.device)
+
+    def batch(self, positions: Tensor) -> Batch:
+        """The rows at the given positions, shape (n,)."""
+        positions = positions.to(self.device)
+        if self.resident is not None:
+            x = {m: values[positions] for m, values in self.resident.items()}
+        else:
+            rows = self.rows[positions.cpu().numpy()]
+            x = {m: self._read(m, rows) for m in self.pairs.modalities}
+        return Batch(x, {m: p[positions] for m, p in self.present.items()}, positions)
+
+    def blocks(self, size: int = 4096) -> Iterator[Batch]:
+        """All rows in order, in blocks."""
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self))))
+
+    def sample(self, limit: int, source: torch.Generator) -> Batch:
+        """All rows, or ``limit`` of them drawn without replacement, ascending."""
+        if len(self) <= limit:
+            return self.batch(torch.arange(len(self)))
+        return self.batch(torch.randperm(len(self), generator=source)[:limit].sort().values)

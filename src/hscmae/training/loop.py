@@ -1,0 +1,270 @@
+"""The training loop: optimise, log, measure, stop, checkpoint, resume.
+
+A run has two phases. *Select* trains on the fit part and measures a label-free criterion on held-out pairs; the
+best-measured step is chosen. *Refit* trains anew on all training rows for that many steps. Every random draw is keyed
+by (seed, purpose, step), so a checkpoint needs no generator states and a resumed run repeats the run never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hscmae.config import Training
+from hscmae.errors import RunError
+from hscmae.losses.weighting import LossWeights
+from hscmae.streams import Noise, generator
+from hscmae.training.checkpoint import load_checkpoint, restore, save_checkpoint
+from hscmae.training.features import Batch, Features
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Objective(nn.Module, ABC):
+    """What a deep method gives the loop: its losses and all its state."""
+
+    weights: LossWeights
+    precision: torch.dtype = torch.float32
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """The context of matrix products inside the network; losses stay outside, in float32 or float64."""
+        enabled = self.precision != torch.float32
+        return torch.autocast(batch.rows.device.type, self.precision if enabled else None, enabled=enabled)
+
+    @abstractmethod
+    def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Unweighted losses of one step by name, each a scalar of at least 0."""
+
+    @abstractmethod
+    def embed(self, modality: str, x: Tensor) -> Tensor:
+        """Embeddings for retrieval, before any head; (n, d_m) -> (n, dim)."""
+
+    def before_step(self, features: Features, step: int) -> None:
+        """Refresh what is kept between steps."""
+
+    def after_step(self, batch: Batch, step: int) -> None:
+        """Follow the optimiser's step: move a teacher, fill a queue."""
+
+
+@dataclass
+class State:
+    """Where a run stands; what a checkpoint holds beside tensors.
+
+    Attributes:
+        phase: "select" or "refit".
+        step: steps done in this phase.
+        history: (step, criterion) of every measurement in the select phase.
+        chosen: chosen number of steps, once known.
+        logged: bytes of ``metrics.jsonl`` that belong to this state.
+        seconds: time trained so far.
+        threads: CPU threads of the run.
+        identity: what must agree for a resume: settings and data.
+    """
+
+    phase: str = "select"
+    step: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    chosen: int | None = None
+    logged: int = 0
+    seconds: float = 0.0
+    threads: int = 1
+    identity: dict[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """``metrics.jsonl``: one JSON object a line; lines after a resumed checkpoint are cut off first."""
+
+    def __init__(self, path: Path | None, keep: int) -> None:
+        self.file = None if path is None else path.open("r+b" if path.exists() else "w+b")
+        if self.file is not None:
+            self.file.truncate(keep)
+            self.file.seek(keep)
+
+    def write(self, record: dict[str, Any]) -> int:
+        """Append a record; returns the size of the file."""
+        if self.file is None:
+            return 0
+        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.flush()
+        return self.file.tell()
+
+    def sync(self) -> None:
+        if self.file is not None:
+            os.fsync(self.file.fileno())
+
+
+class Loop:
+    """Trains objectives phase by phase.
+
+    Args:
+        settings: the optimiser's settings.
+        seed: the run's seed.
+        folder: where metrics and checkpoints go; ``None`` keeps nothing.
+        identity: settings and data that a resumed run must share.
+        resume: go on from ``folder``'s checkpoint, if it has one.
+        progress: called with each record that is logged.
+    """
+
+    def __init__(
+        self,
+        settings: Training,
+        seed: int,
+        *,
+        folder: Path | None = None,
+        identity: dict[str, Any] | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings, self.seed, self.folder, self.progress = settings, seed, folder, progress
+        self.state = State(threads=torch.get_num_threads(), identity=identity or {})
+        self.tensors: dict[str, Tensor] | None = None
+        loaded = load_checkpoint(folder) if folder is not None and resume else None
+        if loaded is not None:
+            self.tensors, saved = loaded
+            self.state = State(**saved | {"history": [tuple(item) for item in saved["history"]]})
+            torch.set_num_threads(self.state.threads)
+        self.journal = Journal(None if folder is None else folder / "metrics.jsonl", self.state.logged)
+        self.saved_at = time.monotonic()
+
+    def run(
+        self,
+        phase: str,
+        objective: Objective,
+        features: Features,
+        steps: int,
+        measure: Callable[[Objective], dict[str, float]] | None = None,
+    ) -> None:
+        """Train ``objective`` for ``steps`` steps, or until ``measure`` has not improved for ``patience`` calls.
+
+        Args:
+            phase: the phase's name, kept in checkpoints.
+            objective: a fresh objective; a resumed one is restored into it.
+            features: the rows to train on.
+            steps: steps of this phase. The schedules always span ``settings.steps``, so that a refit of fewer steps
+                walks the same path.
+            measure: label-free criteria on held-out pairs, the first of which decides; higher is better.
+
+        Raises:
+            RunError: a loss is not finite.
+        """
+        settings, state = self.settings, self.state
+        if state.phase != phase:
+            state.phase, state.step, self.tensors = phase, 0, None
+        optimiser = _optimiser(objective, settings)
+        if self.tensors is not None:
+            restore(self.tensors, objective, optimiser)
+            self.tensors = None
+        elif measure is not None:
+            self._measure(objective, measure, {"step": 0, "epoch": 0.0, "phase": phase})
+        interval = max(1, settings.steps // settings.evaluations)
+        batch_size = min(settings.batch_size, len(features))
+        sums: dict[str, Tensor] = {}
+        started = time.monotonic() - state.seconds
+        while state.step < steps and not self._out_of_patience():
+            step = state.step
+            lr = learning_rate(step, settings)
+            objective.before_step(features, step)
+            batch = features.batch(_positions(self.seed, step, batch_size, len(features)))
+            losses = objective.losses(batch, Noise(self.seed, step))
+            total = objective.weights(losses)
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            optimiser.step()
+            objective.weights.clamp_()
+            objective.after_step(batch, step)
+            for name, loss in {"total": total, **losses}.items():
+                sums[name] = sums.get(name, 0) + loss.detach()
+            state.step += 1
+            if state.step % interval == 0 or state.step == steps:
+                count = (state.step - 1) % interval + 1
+                record = _record(state, phase, batch_size / len(features), lr, sums, count, objective)
+                sums = {}
+                state.seconds = time.monotonic() - started
+                self._measure(objective, measure, record)
+                if time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
+                    self._save(objective, optimiser)
+
+    def _measure(
+        self,
+        objective: Objective,
+        measure: Callable[[Objective], dict[str, float]] | None,
+        record: dict[str, Any],
+    ) -> None:
+        if measure is not None:
+            criteria = measure(objective)
+            self.state.history.append((self.state.step, next(iter(criteria.values()))))
+            record |= {f"val/{name}": value for name, value in criteria.items()}
+        record["seconds"] = round(self.state.seconds, 3)
+        self.state.logged = self.journal.write(record)
+        if self.progress is not None:
+            self.progress(record)
+
+    def _out_of_patience(self) -> bool:
+        if self.state.phase != "select" or not self.state.history:
+            return False
+        scores = [score for _, score in self.state.history]
+        return len(scores) - 1 - scores.index(max(scores)) >= self.settings.patience
+
+    def choose(self) -> int:
+        """The step with the best measurement; the earliest among equals."""
+        self.state.chosen = max(self.state.history, key=lambda item: (item[1], -item[0]))[0]
+        return self.state.chosen
+
+    def _save(self, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
+        if self.folder is None:
+            return
+        self.journal.sync()
+        save_checkpoint(self.folder, objective, optimiser, asdict(self.state))
+        self.saved_at = time.monotonic()
+
+
+def learning_rate(step: int, settings: Training) -> float:
+    """Linear warm-up to ``settings.lr``, then a cosine to 0 at ``settings.steps``."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.lr * (math.cos(math.pi * min(share, 1.0)) + 1) / 2
+
+
+def _positions(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
+    # Each epoch is a new permutation; its tail shorter than a batch is left for later epochs.
+    epoch, within = divmod(step, rows // batch_size)
+    order = torch.randperm(rows, generator=generator(seed, "order", epoch))
+    return order[within * batch_size : (within + 1) * batch_size]
+
+
+def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimizer:
+    decayed = [p for p in objective.parameters() if p.requires_grad and p.ndim >= 2]
+    free = [p for p in objective.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def _record(
+    state: State, phase: str, epochs_a_step: float, lr: float, sums: dict[str, Tensor], count: int, objective: Objective
+) -> dict[str, Any]:
+    record: dict[str, Any] = {"step": state.step, "epoch": round(state.step * epochs_a_step, 3), "phase": phase}
+    for name, value in sums.items():
+        mean = float(value) / count
+        if not math.isfinite(mean):
+            part = next((n for n, v in sums.items() if n != "total" and not math.isfinite(float(v))), name)
+            raise RunError(
+                f"the {part} loss is not finite at step {state.step} of phase {phase}; "
+                "lower training.lr, raise loss.ridge, or look at the features with `hscmae inspect`"
+            )
+        record[f"loss/{name}"] = mean
+    record |= {f"weight/{name}": value for name, value in objective.weights.current().items()}
+    return record | {"lr": lr}
