@@ -303,14 +303,14 @@ def mix(rng: Rng, events: Sequence[tuple[str, float]], ambience: str, samples: i
     Args:
         rng: gives every variation, so that the same state gives the same samples.
         events: what is heard.
-        ambience: a key of ``AMBIENCES``; 6 to 20 dB below an event.
+        ambience: a key of ``AMBIENCES``; mostly 3 to 18 dB below an event.
         samples: length at ``RATE``.
 
     Returns:
         Shape (samples,), 16-bit.
     """
     background = AMBIENCES[ambience](rng, samples)
-    out = background / (_loudness(background) + 1e-9) * 10 ** (rng.uniform(-20, -6) / 20)
+    out = background / (_loudness(background) + 1e-9) * 10 ** (rng.uniform(-18, -3) / 20)
     for kind, size in events:
         sound = EVENTS[kind](rng, size, samples)
         out += sound / (_loudness(sound) + 1e-9) * 10 ** (rng.uniform(-5, 2) / 20)
