@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from hscmae.data.pairs import BoolArray, Labels
 from hscmae.errors import InputError
-from hscmae.evaluation.ranking import Float64Array, Ranking, rank
+from hscmae.evaluation.ranking import Float64Array, Ranking, as_rows, rank
 
 RECALL_LEVELS = tuple(np.linspace(0, 1, 11).tolist())
 
@@ -36,7 +38,7 @@ def per_query(
     present: Mapping[str, BoolArray] | None = None,
     k: int = 10,
     recall_levels: npt.ArrayLike = (),
-    device: str | None = None,
+    device: str | torch.device | None = None,
 ) -> dict[str, tuple[npt.NDArray[np.intp], Ranking]]:
     """Rank both directions; for each, the clips (row numbers) that query and what their ranked lists give.
 
@@ -62,14 +64,16 @@ def per_query(
         )
     if labels is not None and len(labels) != n:
         raise InputError(f"labels have {len(labels)} rows, the embeddings have {n}")
-    rows = {}
-    for m in embeddings:
+    rows, arrays = {}, {}
+    for m, x in embeddings.items():
         mask = np.ones(n, dtype=bool) if present is None or m not in present else np.asarray(present[m], dtype=bool)
         if mask.shape != (n,):
             raise InputError(f"present[{m!r}] has shape {mask.shape}, expected ({n},)")
         rows[m] = np.flatnonzero(mask)
         if not len(rows[m]):
             raise InputError(f"{m}: no rows to rank")
+        arrays[m] = as_rows(x, m, mask)
+        device = device or (x.device if isinstance(x, Tensor) else None)
     rankings = {}
     for source, target in permutations(embeddings, 2):
         queries, gallery = rows[source], rows[target]
@@ -99,7 +103,7 @@ def evaluate_embeddings(
     bootstrap: int = 1000,
     seed: int = 0,
     ks: Sequence[int] = (1, 5, 10),
-    device: str | None = None,
+    device: str | torch.device | None = None,
 ) -> dict[str, Any]:
     """Cross-modal retrieval metrics of paired embeddings, as a flat, JSON-ready dictionary.
 
@@ -192,7 +196,7 @@ def per_class_ap(
     labels: Labels,
     *,
     present: Mapping[str, BoolArray] | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
 ) -> dict[str, dict[str, float]]:
     """Direction -> class name -> mean AP of the queries that carry the class; classes without a query are absent."""
     result = {}
@@ -212,7 +216,7 @@ def precision_recall(
     *,
     recall_levels: Sequence[float] = RECALL_LEVELS,
     present: Mapping[str, BoolArray] | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
 ) -> dict[str, tuple[Float64Array, Float64Array]]:
     """Direction -> (recall levels, interpolated precision), each of shape (n_levels,), averaged over queries.
 

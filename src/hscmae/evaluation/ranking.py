@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hscmae.data.pairs import IntArray, Labels
+from hscmae.data.pairs import BoolArray, IntArray, Labels
 from hscmae.errors import InputError, describe_rows
 
 GRID_BITS = 26
@@ -97,6 +97,8 @@ def rank(
     pair_of = np.full(n_queries, -1) if pairs is None else np.asarray(pairs, dtype=np.int64)
     if len(pair_of) != n_queries or (labels is not None and (len(labels[0]), len(labels[1])) != (n_queries, n_gallery)):
         raise InputError("pairs and labels must have one entry for each row of the embeddings")
+    if pair_of.max(initial=-1) >= n_gallery:
+        raise InputError(f"pairs reach row {pair_of.max()}, the gallery has {n_gallery}")
     # Negative, so that the best item has the smallest key; the factor makes room for the gain in the low bits.
     left = torch.from_numpy(q * -(2.0**GAIN_BITS)).to(device)
     right = torch.from_numpy(g).to(device)
@@ -137,22 +139,39 @@ def to_grid(x: Any, name: str = "embeddings") -> Float64Array:
     Raises:
         InputError: not two-dimensional, not numeric, or not finite.
     """
-    if isinstance(x, Tensor):
-        x = x.detach().to("cpu", torch.float64).numpy()
-    try:
-        rows = np.array(x, dtype=np.float64, order="C")
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: expected an array of numbers, shape (rows, dim)") from None
-    if rows.ndim != 2:
-        raise InputError(f"{name}: expected shape (rows, dim), got {rows.shape}")
+    rows = as_rows(x, name).copy(order="C")
     largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
-    if not np.isfinite(largest).all():
-        bad = np.flatnonzero(~np.isfinite(largest[:, 0]))
-        raise InputError(f"{name}: not finite in {describe_rows(bad.tolist())}")
     rows /= np.where(largest > 0, largest, 1.0)
     norms = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
     rows *= (2.0**GRID_BITS - np.sqrt(rows.shape[1]) - 1) / np.where(norms > 0, norms, 1.0)
     return np.rint(rows, out=rows)
+
+
+def as_rows(x: Any, name: str = "embeddings", present: BoolArray | None = None) -> Float64Array:
+    """Embeddings as a float64 array of shape (n, dim).
+
+    Args:
+        x: array or tensor, shape (n, dim), of any floating type.
+        name: what to call it in messages.
+        present: rows that must be finite, shape (n,); all of them by default.
+
+    Raises:
+        InputError: not two-dimensional, not numeric, or not finite.
+    """
+    if isinstance(x, Tensor):
+        x = x.detach().to("cpu", torch.float64).numpy()
+    try:
+        rows: Float64Array = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: expected an array of numbers, shape (rows, dim)") from None
+    if rows.ndim != 2:
+        raise InputError(f"{name}: expected shape (rows, dim), got {rows.shape}")
+    finite = np.isfinite(rows).all(axis=1)
+    if present is not None:
+        finite |= ~present
+    if not finite.all():
+        raise InputError(f"{name}: not finite in {describe_rows(np.flatnonzero(~finite).tolist())}")
+    return rows
 
 
 def _sort_rows(keys: Tensor, pool: ThreadPoolExecutor) -> Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hscmae.data.pairs import FloatArray, IntArray
-from hscmae.errors import InputError, describe_rows
-from hscmae.evaluation.ranking import BLOCK_SCORES, Float64Array, to_grid
+from hscmae.errors import InputError
+from hscmae.evaluation.ranking import BLOCK_SCORES, Float64Array, as_rows, to_grid
 
 
 def alignment_gap(a: FloatArray, v: FloatArray) -> float:
@@ -93,7 +93,7 @@ def linear_cka(a: FloatArray, v: FloatArray) -> float:
     Raises:
         InputError: numbers of rows that differ, no rows, or values that are not finite.
     """
-    a, v = (x - x.mean(axis=0) for x in _paired(a, v, same_dim=False))
+    a, v = map(_centred, _paired(a, v, same_dim=False))
     scale = float(np.linalg.norm(a.T @ a) * np.linalg.norm(v.T @ v))
     return float(np.linalg.norm(a.T @ v) ** 2 / scale) if scale > 0 else 0.0
 
@@ -128,7 +128,7 @@ def held_out_correlation(a: FloatArray, v: FloatArray) -> float:
     Raises:
         InputError: shapes that differ, no rows, or values that are not finite.
     """
-    a, v = (x - x.mean(axis=0) for x in _paired(a, v))
+    a, v = map(_centred, _paired(a, v))
     scale = np.sqrt((a * a).sum(axis=0) * (v * v).sum(axis=0))
     return float(np.mean((a * v).sum(axis=0) / np.where(scale > 0, scale, np.inf)))
 
@@ -145,12 +145,9 @@ def effective_rank(x: FloatArray) -> float:
     Raises:
         InputError: not two-dimensional, no rows, or values that are not finite.
     """
-    x = _checked(x)
-    centred = x - x.mean(axis=0)
-    # Rounding leaves some 1e-16 of the largest entry where a column is constant: that is no direction.
-    if np.abs(centred).max(initial=0.0) <= 1e-12 * np.abs(x).max(initial=0.0):
+    values = np.linalg.svd(_centred(_checked(x)), compute_uv=False)
+    if not values.any():
         return 0.0
-    values = np.linalg.svd(centred, compute_uv=False)
     share = values[values > 0] / values.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
@@ -166,15 +163,17 @@ def unit_rows(x: FloatArray) -> Float64Array:
     return x / np.where(norms > 0, norms, 1.0)
 
 
+def _centred(x: Float64Array) -> Float64Array:
+    """Columns of mean 0; the first row goes first, so that a constant column becomes 0 and not rounding noise."""
+    x = x - x[0]
+    return x - x.mean(axis=0)
+
+
 def _checked(x: FloatArray) -> Float64Array:
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2 or not len(x):
-        raise InputError(f"expected embeddings of shape (rows, dim) with at least one row, got shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise InputError(
-            f"embeddings are not finite in {describe_rows(np.flatnonzero(~np.isfinite(x).all(1)).tolist())}"
-        )
-    return x
+    rows = as_rows(x)
+    if not len(rows):
+        raise InputError("embeddings have no rows")
+    return rows
 
 
 def _paired(a: FloatArray, v: FloatArray, *, same_dim: bool = True) -> tuple[Float64Array, Float64Array]:
