@@ -33,13 +33,14 @@ from hscmae.data.table import (
     repeated_rows,
 )
 from hscmae.errors import InputError
+from hscmae.files import sync_folder, write_atomic
 
 FORMAT = "hscmae-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
 VERIFY_BYTES = 2**30  # `read` checks the checksums of stores up to this size; `inspect` those of any
-RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split")
+RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names", "label_names")
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
@@ -128,14 +129,7 @@ class StoreWriter:
             bad = non_finite_rows(x, pairs.present[m])
             if len(bad):
                 refuse(pairs.source, Problem("not-finite", m, "NaN or infinite values", tuple(bad + self.rows)))
-            if (
-                m in RESERVED
-                or m.endswith(("_present", "_lengths"))
-                or not m.isprintable()
-                or "/" in m
-                or m.startswith(".")
-            ):
-                raise InputError(f"{pairs.source}: {m!r} cannot be the name of a modality in a store")
+            _check_name(m, pairs.source)
             stored = self.dtype or np.dtype(np.float16 if x.dtype == np.float16 else np.float32)
             with np.errstate(over="ignore"):
                 values = np.where(_column_of(pairs.present[m], x.ndim), x, 0).astype(stored)
@@ -159,12 +153,12 @@ class StoreWriter:
             name = f"columns-{self.rows}.npz"
             with (self._partial / name).open("wb") as out:
                 np.savez(out, **_pack(concatenate(self._columns[self._saved_columns :])))  # type: ignore[arg-type]
-                _sync(out)
+                sync(out)
             self._saved_columns = len(self._columns)
         names = self._columns[0].labels.names if self._columns and self._columns[0].labels else None
         shapes = {m: [file.dtype.str, list(file.tail)] for m, file in self._files.items()}
         journal = {"rows": self.rows, "state": dict(state), "files": shapes, "class_names": names}
-        _write_json(self._partial / JOURNAL, journal)
+        write_atomic(self._partial / JOURNAL, json.dumps(journal).encode())
 
     def close(self) -> None:
         """Publish the store under its name.
@@ -178,13 +172,13 @@ class StoreWriter:
         repeated = repeated_rows(columns.ids)
         if len(repeated):
             refuse(self.source or str(self.folder), duplicate_ids(columns.ids, repeated))
-        for name, array in _column_files(columns).items():
+        for name, array in column_files(columns).items():
             with (self._partial / f"{name}.npy").open("wb") as out:
                 np.lib.format.write_array(out, array, allow_pickle=False)
-                _sync(out)
+                sync(out)
         for file in self._files.values():
             file.close()
-        names = [f"{m}.npy" for m in self._files] + [f"{name}.npy" for name in _column_files(columns)]
+        names = [f"{m}.npy" for m in self._files] + [f"{name}.npy" for name in column_files(columns)]
         for stray in self._partial.iterdir():
             if stray.name not in names:
                 stray.unlink()
@@ -197,8 +191,13 @@ class StoreWriter:
             "source": self.source or columns.source,
             "files": {name: _describe(self._partial / name) for name in names},
         }
-        _write_json(self._partial / MANIFEST, manifest)
+        write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
         _publish(self._partial, self.folder)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a checkpoint was made."""
+        return (self._partial / JOURNAL).is_file()
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -216,8 +215,8 @@ class StoreWriter:
         except BaseException:
             self.discard()
             raise
-        if kind is not None:
-            self.discard()
+        if kind is not None and (issubclass(kind, Exception) or not self.resumable):
+            self.discard()  # but an interrupted writer keeps what it has, to be resumed
 
     def _restore(self) -> None:
         journal = json.loads((self._partial / JOURNAL).read_text())
@@ -269,15 +268,22 @@ class _GrowingArray:
         self.rows += len(values)
 
     def sync(self) -> None:
-        _sync(self._file)
+        sync(self._file)
 
     def close(self) -> None:
         self._write_header()
-        _sync(self._file)
+        sync(self._file)
         self._file.close()
 
     def abandon(self) -> None:
         self._file.close()
+
+
+def _check_name(modality: str, source: str) -> None:
+    """Refuse names that are no file names or that the layouts give another meaning."""
+    taken = modality in RESERVED or modality.endswith(("_present", "_lengths", "_train", "_val", "_test", "_feat"))
+    if taken or not modality.isprintable() or "/" in modality or modality.startswith("."):
+        raise InputError(f"{source}: {modality!r} cannot be the name of a modality in a store")
 
 
 def _check_same_kind(first: Pairs, pairs: Pairs) -> None:
@@ -303,12 +309,13 @@ def _column_of(flags: npt.NDArray[Any], ndim: int) -> npt.NDArray[Any]:
     return flags.reshape(-1, *(1,) * (ndim - 1))
 
 
-def _column_files(columns: Pairs) -> dict[str, npt.NDArray[Any]]:
-    """What a store holds besides features, by name of file."""
+def column_files(columns: Pairs, single_label: bool | None = None) -> dict[str, npt.NDArray[Any]]:
+    """What is stored besides features, by name; class numbers alone where every clip has one, or as told."""
+    single = single_label if single_label is not None else columns.labels is not None and columns.labels.is_single
     files: dict[str, npt.NDArray[Any]] = {"ids": columns.ids}
     files |= {f"{m}_present": p for m, p in columns.present.items() if not p.all()}
     files |= {f"{m}_lengths": v.astype(np.int64) for m, v in columns.lengths.items()}
-    if columns.labels is not None and columns.labels.is_single:
+    if columns.labels is not None and single:
         files["labels"] = columns.labels.indices
     elif columns.labels is not None:
         files |= {"label_indices": columns.labels.indices, "label_indptr": columns.labels.indptr}
@@ -341,37 +348,21 @@ def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None
     )
 
 
-def _sync(file: BinaryIO) -> None:
+def sync(file: BinaryIO) -> None:
+    """Flush an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as out:
-        out.write(json.dumps(content, indent=1).encode())
-        _sync(out)
-    temporary.replace(path)
-
-
 def _publish(partial: Path, folder: Path) -> None:
     """Give a whole store its name; what had the name before is removed after, never before."""
-    _sync_folder(partial)
+    sync_folder(partial)
     retired = folder.parent / f".{folder.name}.replaced"
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
         folder.rename(retired)
     partial.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(retired, ignore_errors=True)
 
 

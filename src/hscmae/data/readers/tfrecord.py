@@ -62,7 +62,7 @@ def open_table(path: Path, report: Report) -> Table:
             for m in shapes.keys() - features.keys():
                 shapes[m].append(None)
         result = Table(source, "YouTube-8M TFRecord", {})
-        for m, of_rows in shapes.items():
+        for m, of_rows in sorted(shapes.items()):
             found = {(len(shape), shape[-1]) for shape in of_rows if shape is not None}
             if len(found) > 1:
                 usual = next(shape for shape in of_rows if shape is not None)
@@ -305,9 +305,9 @@ def crc32c(data: bytes) -> int:
 
 @lru_cache(maxsize=1)
 def _table() -> Words:
-    crcs: Words = np.arange(256, dtype=np.uint32)
+    crcs = np.arange(256).astype(np.uint32)
     for _ in range(8):
-        crcs = (crcs >> 1) ^ np.where(crcs & 1, np.uint32(0x82F63B78), np.uint32(0))
+        crcs = np.bitwise_xor(crcs >> 1, (crcs & 1) * 0x82F63B78, dtype=np.uint32)
     return crcs
 
 
@@ -328,5 +328,5 @@ def _apply(operator: Words, words: Words) -> Words:
     """A linear operator on 32 bits, given by the images of the bits, applied to each word."""
     result = np.zeros_like(words)
     for bit in range(32):
-        result ^= np.where((words >> np.uint32(bit)) & np.uint32(1), operator[bit], np.uint32(0))
+        result ^= (words >> np.uint32(bit) & np.uint32(1)) * operator[bit]
     return result

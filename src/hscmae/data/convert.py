@@ -1,0 +1,230 @@
+"""Any supported format to a store, and a store back to the formats that others read.
+
+``convert`` streams: memory stays bounded, a killed run goes on where its last checkpoint was, and the store appears
+under its name only when whole. ``export`` writes the published HDF5 layout, ``.npz`` or a folder of ``.npy``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data import readers, store
+from hscmae.data.pairs import SPLITS, Pairs
+from hscmae.data.table import Table
+from hscmae.errors import InputError
+from hscmae.files import sync_folder
+
+CHECKPOINT_SECONDS = 2.0
+MAX_NAMES_IN_ATTRIBUTE = 1000  # HDF5 attributes hold 64 KiB
+
+Progress = Callable[[Path, int, int], None]
+
+
+def convert(
+    inputs: Sequence[str | PathLike[str]],
+    output: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    drop_bad_rows: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write feature files of any supported format as one store.
+
+    Files of the same modalities follow one another; files that share no modality (audio in one, visual in the other)
+    are put side by side, if their ids agree row by row.
+
+    Args:
+        inputs: the files or folders.
+        output: the store's folder.
+        overwrite: replace what is there.
+        resume: go on with a conversion that was killed; one that had finished is left as it is.
+        drop_bad_rows: leave out rows with NaN or infinite values or an id seen before, instead of refusing.
+        dtype: float16 or float32; where not given, float16 stays and all else becomes float32.
+        progress: called with the input, its rows done and its rows in all.
+
+    Returns:
+        The store's number of rows.
+
+    Raises:
+        InputError: bad input, an output that is there already, or inputs that changed since the killed conversion.
+    """
+    output, paths = Path(output), [Path(path) for path in inputs]
+    if not paths:
+        raise InputError("nothing to convert")
+    if resume and store.is_store(output):
+        return len(store.open_store(output))
+    request = {
+        "inputs": [_fingerprint(path) for path in paths],
+        "drop_bad_rows": drop_bad_rows,
+        "dtype": None if dtype is None else np.dtype(dtype).name,
+    }
+    source = ", ".join(str(path) for path in paths)
+    with store.StoreWriter(output, overwrite=overwrite, resume=resume, dtype=dtype, source=source) as writer:
+        if writer.state and writer.state["request"] != request:
+            raise InputError(
+                f"{output}: the inputs or settings changed since this conversion began; run it without --resume"
+            )
+        first_table, first_row = writer.state.get("next", (0, 0))
+        with ExitStack() as stack:
+            for number, (path, opened) in enumerate(_side_by_side(paths, stack)):
+                if number < first_table:
+                    continue
+                with opened() as table, readers.damage_named(path):
+                    if table.ids is None and len(paths) > 1:
+                        table.ids = np.array(
+                            [f"{path.stem}-{row}".encode() for row in range(len(table))], dtype=np.bytes_
+                        )
+                    saved = time.monotonic()
+                    start = first_row if number == first_table else 0
+                    for next_row, block in table.blocks(start=start, drop_bad_rows=drop_bad_rows):
+                        writer.append(block)
+                        if progress is not None:
+                            progress(path, next_row, len(table))
+                        if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                            writer.checkpoint({"request": request, "next": (number, next_row)})
+                            saved = time.monotonic()
+    return writer.rows
+
+
+def _side_by_side(paths: list[Path], stack: ExitStack) -> Iterator[tuple[Path, Callable[[], Table]]]:
+    """The tables to write one after the other, unopened; complementary files are joined into one."""
+    if len(paths) > 1:
+        tables = []
+        for path in paths[:2]:
+            with readers.open_table(path) as table:
+                tables.append(set(table.features))
+        if not tables[0] & tables[1]:
+            yield paths[0], lambda: _join([stack.enter_context(readers.open_table(path)) for path in paths])
+            return
+    for path in paths:
+        yield path, lambda path=path: readers.open_table(path)  # type: ignore[misc]
+
+
+def _join(tables: list[Table]) -> Table:
+    """Tables of different modalities of the same clips as one.
+
+    Raises:
+        InputError: a modality twice, or rows that do not belong together.
+    """
+    first = tables[0]
+    joined = Table(first.source, "joined", dict(first.features), first.ids)
+    for table in tables:
+        if table is not first:
+            if table.features.keys() & joined.features.keys():
+                raise InputError(
+                    f"{table.source}: has a modality that an earlier input has too, while {first.source} lacks it"
+                )
+            if len(table) != len(first):
+                raise InputError(f"{table.source}: {len(table)} rows, but {first.source} has {len(first)}")
+            if table.ids is not None and joined.ids is not None:
+                differing = np.flatnonzero(table.ids != joined.ids)
+                if len(differing):
+                    row = int(differing[0])
+                    raise InputError(f"{table.source}: ids differ from those of {first.source}, first in row {row}")
+        joined.features |= table.features
+        joined.present |= table.present
+        joined.lengths |= table.lengths
+        joined.ids = joined.ids if joined.ids is not None else table.ids
+        joined.labels = joined.labels or table.labels
+        joined.split = joined.split if joined.split is not None else table.split
+        joined.raw_row_bytes += table.raw_row_bytes
+    return joined
+
+
+def _fingerprint(path: Path) -> list[Any]:
+    """What tells whether an input is still the same: path, bytes and time of the last change."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    stats = [file.stat() for file in files]
+    return [str(path.resolve()), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+
+
+def export(pairs: Pairs, output: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Write ``pairs`` in a format that others read, told by the ending of ``output``.
+
+    ``.h5`` and ``.hdf5``: the published layout (``{m}_train``, ``lab_train``, ...; rows ordered by split) where the
+    data has a split, else ``{m}``, ``ids``, ``label_indices``, ... ; ``.npz``, or any other name for a folder of
+    ``.npy``: the latter with ``split``.
+
+    Raises:
+        InputError: the output is there already and ``overwrite`` is not set.
+    """
+    output = Path(output)
+    if output.suffix in (".h5", ".hdf5"):
+        with _atomically(output, overwrite) as temporary, h5py.File(temporary, "w") as file:
+            _write_hdf5(pairs, file)
+    elif output.suffix == ".npz":
+        with _atomically(output, overwrite) as temporary, temporary.open("wb") as out:
+            np.savez(out, **_arrays(pairs))  # type: ignore[arg-type]
+    else:
+        with _atomically(output, overwrite) as temporary:
+            temporary.mkdir(parents=True)
+            for name, array in _arrays(pairs).items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+
+
+def _arrays(pairs: Pairs) -> dict[str, npt.NDArray[Any]]:
+    """The plain layout's arrays by name."""
+    arrays = {**pairs.features, **store.column_files(pairs)}
+    if pairs.labels is not None:
+        arrays["class_names"] = np.array([name.encode() for name in pairs.labels.names] or [b""], dtype=np.bytes_)
+    return arrays
+
+
+def _write_hdf5(pairs: Pairs, file: Any) -> None:
+    if pairs.labels is not None:
+        names = list(pairs.labels.names)
+        holder = file.attrs if len(names) <= MAX_NAMES_IN_ATTRIBUTE else file
+        holder["class_names"] = np.array(names, dtype=h5py.string_dtype())
+    if pairs.split is None:
+        parts = {"": pairs}
+    else:
+        parts = {f"_{s}": pairs.of_split(s) for s in SPLITS if s.encode() in pairs.split}
+    single = pairs.labels is not None and pairs.labels.is_single
+    for suffix, part in parts.items():
+        arrays = {**part.features, **store.column_files(part, single_label=single)}
+        for m, present in pairs.present.items():
+            if not present.all():  # in every split, or in none
+                arrays[f"{m}_present"] = part.present[m]
+        arrays.pop("split", None)
+        for name, array in arrays.items():
+            file[f"{'lab' if name == 'labels' and suffix else name}{suffix}"] = array
+
+
+@contextmanager
+def _atomically(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary path beside ``output`` that gets its name at the end, or is removed."""
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: exists already (--overwrite replaces it)")
+    temporary = store.partial_folder(output)
+    _remove(temporary)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
+            with file.open("rb") as written:
+                store.sync(written)
+        if output.is_dir():
+            _remove(output)
+        temporary.replace(output)
+        sync_folder(output.parent)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

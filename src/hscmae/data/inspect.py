@@ -1,0 +1,266 @@
+"""What is in a feature file, and everything wrong with it, in one pass over its blocks.
+
+Nothing stops at the first problem, and memory is bounded by the block, whatever the file's size. ``against`` compares
+with another file of the same clips (see ``compare``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data import readers, store
+from hscmae.data.compare import compare
+from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray
+from hscmae.data.table import Problem, RowArray, Table, duplicate_ids, non_finite_rows, repeated_rows
+from hscmae.errors import InputError
+from hscmae.evaluation.selection import effective_rank
+
+RANK_SAMPLE = 1024  # rows that the effective rank is estimated from
+ROWS_SHOWN = 1000  # rows of one problem in the JSON form
+
+
+@dataclass
+class Inspection:
+    """What ``inspect_file`` found.
+
+    Attributes:
+        path: the file.
+        format: its container and layout.
+        rows: number of clips.
+        modalities: modality name -> statistics (see ``_scan``).
+        splits: split name -> rows; empty where the file has none.
+        labels: ``None``, or ``n_classes``, ``multi_label``, ``unlabelled_rows`` and ``counts`` by class name.
+        problems: everything wrong.
+        against: ``None``, or what ``compare`` found.
+    """
+
+    path: str
+    format: str = ""
+    rows: int = 0
+    modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, Any] | None = None
+    problems: list[Problem] = field(default_factory=list)
+    against: dict[str, Any] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that ``inspect --json`` prints; long lists of rows are cut, ``n_rows`` says how long they are."""
+        problems = [
+            {
+                "code": p.code,
+                "dataset": p.dataset,
+                "rows": [int(row) for row in p.rows[:ROWS_SHOWN]],
+                "n_rows": len(p.rows),
+                "message": p.message,
+            }
+            for p in self.problems
+        ]
+        found = {name: getattr(self, name) for name in ("path", "format", "rows", "modalities", "splits", "labels")}
+        return {"ok": self.ok, **found, "problems": problems, "against": self.against}
+
+
+def inspect_file(path: str | PathLike[str], against: str | PathLike[str] | None = None) -> Inspection:
+    """Look through a feature file of any supported format.
+
+    A file that cannot be read at all gives an ``Inspection`` with that problem alone.
+
+    Args:
+        path: the file or folder.
+        against: another file of the same clips, to say how the two differ.
+
+    Raises:
+        InputError: no such file; or ``against`` cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    result = Inspection(str(path))
+
+    def report(source: str, problem: Problem) -> None:
+        result.problems.append(problem)
+
+    try:
+        if store.is_store(path):
+            with readers.damage_named(path):
+                table = store.open_table(path, report, verify=True)
+        else:
+            table = readers.open_table(path, report)
+        with table, readers.damage_named(path):
+            _look_through(table, result)
+            if against is not None and table.features:
+                with readers.open_table(against) as other, readers.damage_named(Path(against)):
+                    result.against = compare(table, other)
+    except InputError as error:
+        if against is not None and str(error).startswith(f"{against}:"):
+            raise
+        if not result.problems:
+            result.problems.append(Problem("unreadable", "", str(error).removeprefix(f"{path}: ")))
+    return result
+
+
+def _look_through(table: Table, result: Inspection) -> None:
+    result.format = table.format
+    result.rows = max((int(x.shape[0]) for x in table.features.values()), default=0)
+    n = result.rows
+    split = table.split if table.split is not None and len(table.split) == n else None
+    if split is not None:
+        result.splits = {s: count for s in SPLITS if (count := int((split == s.encode()).sum()))}
+    repeated = repeated_rows(table.ids)
+    if len(repeated):
+        result.problems.append(duplicate_ids(table.ids, repeated))
+    if not n:
+        result.problems.append(Problem("no-rows", "", "no rows"))
+    for m, x in table.features.items():
+        present = table.present.get(m, np.ones(x.shape[0], dtype=bool))
+        lengths = table.lengths.get(m)
+        try:
+            with readers.damage_named(Path(table.source)):
+                result.modalities[m] = _scan(table, m, x, present, lengths, split, result.problems)
+        except InputError as error:
+            result.problems.append(Problem("truncated", m, str(error).removeprefix(f"{table.source}: ")))
+    if table.labels is not None:
+        labels = table.labels
+        per_row = np.diff(labels.indptr)
+        counts = np.bincount(labels.indices, minlength=len(labels.names))
+        result.labels = {
+            "n_classes": len(labels.names),
+            "multi_label": not labels.is_single,
+            "unlabelled_rows": int((per_row == 0).sum()),
+            "counts": dict(zip(labels.names, counts.tolist(), strict=True)),
+        }
+
+
+def _scan(
+    table: Table,
+    m: str,
+    x: RowArray,
+    present: BoolArray,
+    lengths: npt.NDArray[np.int64] | None,
+    split: npt.NDArray[np.bytes_] | None,
+    problems: list[Problem],
+) -> dict[str, Any]:
+    """Statistics of one modality; appends what is wrong with it.
+
+    Norms are of rows (of steps, for sequences); ``sparsity`` is the share of zeros; ``effective_rank`` is of
+    ``RANK_SAMPLE`` rows spread evenly.
+    """
+    n, d = int(x.shape[0]), int(x.shape[-1])
+    if len(present) != n or (lengths is not None and len(lengths) != n):
+        present, lengths = np.ones(n, dtype=bool), None  # the row counts that differ are reported already
+    keys = np.zeros(n, dtype=np.uint64)
+    not_finite: list[int] = []
+    zero_rows: list[int] = []
+    lowest, highest = np.full(d, np.inf), np.full(d, -np.inf)
+    zeros = values = 0
+    norms: list[npt.NDArray[np.float64]] = []
+    sampled = set(np.linspace(0, n - 1, min(n, RANK_SAMPLE)).astype(int).tolist()) if n else set()
+    sample: list[npt.NDArray[np.float64]] = []
+    step = table.block_rows()
+    for start in range(0, n, step):
+        block = np.ascontiguousarray(x[start : start + step])
+        here = present[start : start + len(block)]
+        bad = non_finite_rows(block, here)
+        not_finite += (bad + start).tolist()
+        for row in np.flatnonzero(here):
+            keys[start + row] = int.from_bytes(hashlib.blake2b(block[row].tobytes(), digest_size=8).digest(), "little")
+        good = here.copy()
+        good[bad] = False
+        rows = block[good]
+        if lengths is not None:
+            rows = rows[np.arange(block.shape[1]) < lengths[start : start + len(block)][good, None]]
+        else:
+            zero_rows += (np.flatnonzero(good)[~rows.reshape(len(rows), -1).any(axis=1)] + start).tolist()
+        rows = rows.reshape(-1, d).astype(np.float64)
+        if len(rows):
+            lowest, highest = np.minimum(lowest, rows.min(axis=0)), np.maximum(highest, rows.max(axis=0))
+            zeros += int((rows == 0).sum())
+            values += rows.size
+            largest = np.abs(rows).max(axis=1, keepdims=True)  # so that squares of float64 features cannot overflow
+            largest[largest == 0] = 1
+            norms.append(np.sqrt(((rows / largest) ** 2).sum(axis=1)) * largest[:, 0])
+        sample += [
+            _one_row(block[row], None if lengths is None else int(lengths[start + row]))
+            for row in range(len(block))
+            if start + row in sampled and good[row]
+        ]
+
+    def add(code: str, message: str, rows: list[int]) -> None:
+        if rows:
+            problems.append(Problem(code, m, message, tuple(rows)))
+
+    add("not-finite", "NaN or infinite values", not_finite)
+    constant = np.flatnonzero(lowest == highest)
+    if len(constant) and n > 1:
+        shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
+        problems.append(Problem("constant-columns", m, f"{len(constant)} of {d} columns are constant: {shown}"))
+    add("zero-rows", "all values are zero", zero_rows)
+    silent, twice, across = _shared_vectors(keys, present, split)
+    add("silent-rows", f"vectors shared by {SILENT_MIN_ROWS} rows or more (silence, black frames)", silent)
+    add("duplicate-rows", "vectors that another row has too", twice)
+    add("duplicates-across-splits", "vectors that a row of another split has too", across)
+    all_norms = np.concatenate(norms) if norms else np.zeros(1)
+    statistics: dict[str, Any] = {
+        "rows": n,
+        "dim": d,
+        "dtype": str(x.dtype),
+        "missing_rows": int((~present).sum()),
+        "norm": {"min": float(all_norms.min()), "mean": float(all_norms.mean()), "max": float(all_norms.max())},
+        "range": [float(lowest.min()), float(highest.max())] if values else None,
+        "sparsity": zeros / values if values else 0.0,
+        "constant_columns": len(constant),
+        "not_finite_rows": len(not_finite),
+        "silent_rows": len(silent),
+        "duplicate_rows": len(twice),
+        "duplicates_across_splits": len(across),
+        "effective_rank": effective_rank(_scaled(np.stack(sample))) if len(sample) > 1 else 0.0,
+    }
+    if len(x.shape) == 3:
+        steps = np.full(n, x.shape[1]) if lengths is None else lengths
+        statistics["steps"] = {"min": int(steps.min(initial=x.shape[1])), "max": int(steps.max(initial=0))}
+    return statistics
+
+
+def _one_row(row: npt.NDArray[Any], steps: int | None) -> npt.NDArray[np.float64]:
+    """A clip's vector, or the mean of its valid steps."""
+    if row.ndim == 1:
+        return row.astype(np.float64)
+    mean: npt.NDArray[np.float64] = (
+        row[: max(1, row.shape[0] if steps is None else steps)].astype(np.float64).mean(axis=0)
+    )
+    return mean
+
+
+def _scaled(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rows scaled to a largest value of 1: the effective rank stays, overflow cannot happen."""
+    largest = float(np.abs(rows).max(initial=0))
+    return rows / largest if largest else rows
+
+
+def _shared_vectors(
+    keys: npt.NDArray[np.uint64], present: BoolArray, split: npt.NDArray[np.bytes_] | None
+) -> tuple[list[int], list[int], list[int]]:
+    """Rows whose vector is silent, is that of a few other rows, or (of these) is in another split too."""
+    rows = np.flatnonzero(present)
+    _, group, counts = np.unique(keys[rows], return_inverse=True, return_counts=True)
+    silent = rows[counts[group] >= SILENT_MIN_ROWS]
+    few = (counts[group] > 1) & (counts[group] < SILENT_MIN_ROWS)
+    across: list[int] = []
+    if split is not None and len(split) == len(keys):
+        splits_of_group = Counter(
+            group_number for group_number, _ in set(zip(group[few], split[rows[few]], strict=True))
+        )
+        across = [int(row) for row, g in zip(rows[few], group[few], strict=True) if splits_of_group[g] > 1]
+    return silent.tolist(), rows[few].tolist(), across
