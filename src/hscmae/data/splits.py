@@ -22,13 +22,14 @@ SplitArray = npt.NDArray[np.bytes_]
 RowNumbers = npt.NDArray[np.intp]
 
 
-def holdout(pairs: Pairs, spec: str) -> SplitArray:
+def holdout(ids: npt.NDArray[np.bytes_], spec: str, source: str = "input") -> SplitArray:
     """A split into "train" and "test" by ``spec``, as bytes of shape (n,).
 
     Args:
-        pairs: the data; only its ids (or its order) are used.
+        ids: the clips' ids, shape (n,).
         spec: ``id-hash:SHARE``: a clip is held out when the SHA-256 of its id, read as a fraction, is below SHARE;
             ``tail:SHARE``: the last rows are held out.
+        source: what to call the data in messages.
 
     Raises:
         InputError: a malformed ``spec``, or one that leaves no rows on a side.
@@ -41,12 +42,12 @@ def holdout(pairs: Pairs, spec: str) -> SplitArray:
     if kind not in ("id-hash", "tail") or not 0 < share < 1:
         raise InputError(f"holdout must be id-hash:SHARE or tail:SHARE with a share between 0 and 1, got {spec!r}")
     if kind == "id-hash":
-        held_out = np.array([_hash(clip) < share for clip in pairs.ids.tolist()], dtype=bool)
+        held_out = np.array([_hash(clip) < share for clip in ids.tolist()], dtype=bool)
     else:
-        held_out = np.arange(len(pairs)) >= len(pairs) - round(len(pairs) * share)
+        held_out = np.arange(len(ids)) >= len(ids) - round(len(ids) * share)
     if held_out.all() or not held_out.any():
         raise InputError(
-            f"{pairs.source}: holdout {spec} leaves no rows to {'train on' if held_out.any() else 'test on'}"
+            f"{source}: holdout {spec} leaves no rows to {'train on' if held_out.any() else 'test on'}"
         )
     return _split_array(held_out)
 

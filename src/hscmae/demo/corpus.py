@@ -200,7 +200,7 @@ def _draw_truth(clips: int, seed: int) -> list[Clip]:
 
 
 def _record(clip: Clip, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    samples = int(rng.uniform(*SECONDS) * sounds.RATE)
+    samples = int(rng.uniform(*SECONDS) * sounds.RATE) // sounds.BLOCK * sounds.BLOCK
     if clip.silent:
         return np.zeros(samples, dtype=np.int16)
     return sounds.mix(rng, [(event.kind, event.size) for event in clip.events if event.heard], clip.ambience, samples)

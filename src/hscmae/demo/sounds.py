@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 RATE = 16_000
+BLOCK = 800  # samples, 50 ms; recordings are whole numbers of blocks
 Wave = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
@@ -28,10 +29,13 @@ def _between(rng: Rng, low: float, high: float) -> float:
 
 def _noise(rng: Rng, samples: int, low: float, high: float, slope: float = 0.0) -> Wave:
     """Noise between two frequencies in Hz, edges an octave wide, amplitude falling as frequency**-slope; RMS 1."""
-    size = 1 << (samples - 1).bit_length()
+    size = -(-samples // BLOCK) * BLOCK  # lengths of small prime factors: fast transforms
     frequency = np.maximum(np.fft.rfftfreq(size, 1 / RATE), 1.0)
-    gain = frequency**-slope / ((1 + (low / frequency) ** 4) * (1 + (frequency / high) ** 4))
-    spectrum = gain * np.exp(2j * np.pi * rng.random(len(frequency)))
+    below, above = (low / frequency) ** 2, (frequency / high) ** 2
+    gain = 1 / ((1 + below * below) * (1 + above * above))
+    if slope:
+        gain *= frequency**-slope
+    spectrum = gain * rng.standard_normal(2 * len(frequency)).view(np.complex128)
     wave = np.fft.irfft(spectrum, size)[:samples]
     return np.asarray(wave / (np.sqrt(np.mean(wave**2)) + 1e-12))
 
@@ -47,9 +51,9 @@ def _voice(pitch: Wave, formants: Sequence[tuple[Wave | float, float, float]], s
     """Harmonics of a moving pitch in Hz, shaped by formants (centre and width in Hz, gain), falling as k**-slope."""
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     wave = np.zeros(len(pitch))
-    for k in range(1, max(2, int(7000 / pitch.min()) + 1)):
+    for k in range(1, max(2, int(6000 / pitch.min()) + 1)):
         frequency = k * pitch
-        shape = sum(gain * np.exp(-(((frequency - centre) / width) ** 2)) for centre, width, gain in formants)
+        shape = sum(gain * np.exp(-np.square((frequency - centre) / width)) for centre, width, gain in formants)
         wave += (shape + 0.02) * k**-slope * (frequency < 7500) * np.sin(k * phase)
     return wave
 
@@ -304,7 +308,7 @@ def mix(rng: Rng, events: Sequence[tuple[str, float]], ambience: str, samples: i
         rng: gives every variation, so that the same state gives the same samples.
         events: what is heard.
         ambience: a key of ``AMBIENCES``; mostly 3 to 18 dB below an event.
-        samples: length at ``RATE``.
+        samples: length at ``RATE``, a multiple of ``BLOCK``.
 
     Returns:
         Shape (samples,), 16-bit.
@@ -324,7 +328,6 @@ def mix(rng: Rng, events: Sequence[tuple[str, float]], ambience: str, samples: i
 
 
 def _loudness(wave: Wave) -> float:
-    """RMS of the louder half of the sound, in blocks of 50 ms, so that rare barks are not pumped up."""
-    blocks = wave[: len(wave) // 800 * 800].reshape(-1, 800)
-    power = np.sort((blocks**2).mean(axis=1))
+    """RMS of the loudest quarter of the sound's blocks, so that rare barks are not pumped up."""
+    power = np.sort(np.square(wave.reshape(-1, BLOCK)).mean(axis=1))
     return float(np.sqrt(power[-max(1, len(power) // 4) :].mean()))

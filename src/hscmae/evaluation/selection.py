@@ -165,8 +165,9 @@ def unit_rows(x: FloatArray) -> Float64Array:
 
 def _centred(x: Float64Array) -> Float64Array:
     """Columns of mean 0; the first row goes first, so that a constant column becomes 0 and not rounding noise."""
-    x = x - x[0]
-    return x - x.mean(axis=0)
+    moved: Float64Array = x - x[0]
+    moved -= moved.mean(axis=0)
+    return moved
 
 
 def _checked(x: FloatArray) -> Float64Array:

@@ -1,0 +1,25 @@
+"""Every method by name, behind one interface; see ``methods.base`` for how to add one."""
+
+from hscmae.errors import InputError
+from hscmae.methods.base import Method
+from hscmae.methods.contrastive import InfoNCE
+from hscmae.methods.hscmae import HSCMAE
+from hscmae.methods.linear import CCA, Random, RidgeCCA, SmoothedCCA
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Random, CCA, RidgeCCA, SmoothedCCA, InfoNCE, HSCMAE)
+}
+
+
+def get_method(name: str) -> type[Method]:
+    """The class of a method by its name.
+
+    Raises:
+        InputError: no such method.
+    """
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+__all__ = ["CCA", "HSCMAE", "METHODS", "InfoNCE", "Method", "Random", "RidgeCCA", "SmoothedCCA", "get_method"]

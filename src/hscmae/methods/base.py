@@ -30,6 +30,7 @@ from hscmae.evaluation.selection import alignment_gap
 Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[dict[str, Any]], None]
 BLOCK = 8192
+WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
 
 
 class Method(ABC):
@@ -202,6 +203,20 @@ class Method(ABC):
         if not isinstance(method, cls):
             raise InputError(f"{folder}: holds a {type(method).__name__}, not a {cls.__name__}")
         return method
+
+    def require_same_settings(self, before: Mapping[str, Any], where: Path) -> None:
+        """Refuse to go on with a run that had other settings.
+
+        Raises:
+            InputError: names the first setting that differs.
+        """
+        dotted = dotted_names(self.Config)
+        for name, value in flatten(self.config).items():
+            if name not in WITHOUT_INFLUENCE and before.get(name) != value:
+                raise InputError(
+                    f"{where}: was trained with {dotted[name]}={before.get(name)!r}, not {value!r}; "
+                    "leave the settings as they were, or use another output"
+                )
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "dims_"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hscmae.config import DeepConfig, flatten
 from hscmae.data.pairs import Pairs
@@ -25,14 +25,13 @@ from hscmae.training.features import Features
 from hscmae.training.loop import Loop, Objective
 
 HEAD_ROWS = 16_384
-WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
 
 
 class DeepMethod(Method):
     """A method whose embedding is a network, trained by ``training.loop``."""
 
     config: DeepConfig
-    network_: nn.Module
+    network_: Network
     head_: CanonicalMaps | None
 
     @abstractmethod
@@ -44,7 +43,7 @@ class DeepMethod(Method):
         """An untrained network of the fitted dimensions, to load weights into."""
 
     @abstractmethod
-    def _trained(self, objective: Objective) -> nn.Module:
+    def _trained(self, objective: Objective) -> Network:
         """The network of a trained objective that embeds."""
 
     def _fit(
@@ -54,7 +53,11 @@ class DeepMethod(Method):
         device = torch.device(_device(settings.device))
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
-        loop = Loop(settings, seed, folder=run, identity=self._identity(pairs, rows), resume=resume, progress=progress)
+        identity = self._identity(pairs, rows)
+        loop = Loop(settings, seed, folder=run, resume=resume, progress=progress)
+        if run is not None and loop.state.identity:
+            self._require_same_run(loop.state.identity, identity, run)
+        loop.state.identity = identity
         validation = np.array([], dtype=np.intp)
         if pairs.split is not None and np.any(pairs.split == b"val"):
             validation = pairs.rows_of("val")
@@ -95,8 +98,14 @@ class DeepMethod(Method):
             data.update(f"{m} {x.shape} {x.dtype}".encode())
             data.update(np.ascontiguousarray(x[:: max(1, len(x) // 64)]).tobytes())
         data.update(np.ascontiguousarray(rows).tobytes())
-        settings = {name: value for name, value in flatten(self.config).items() if name not in WITHOUT_INFLUENCE}
-        return {"method": self.name, "settings": settings, "data": data.hexdigest()}
+        return {"method": self.name, "settings": flatten(self.config), "data": data.hexdigest()}
+
+    def _require_same_run(self, before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+        if before["method"] != now["method"]:
+            raise InputError(f"{run}: holds a run of method {before['method']}, not {now['method']}")
+        self.require_same_settings(before["settings"], run)
+        if before["data"] != now["data"]:
+            raise InputError(f"{run}: was trained on other data; give the same file and split, or another output")
 
     def _measure(self, objective: Objective, features: Features, held_out: Features) -> dict[str, float]:
         head = self._fit_head(objective, features)
@@ -119,7 +128,7 @@ class DeepMethod(Method):
         return ridge_cca(covariances(z, present), self.config.dim, self.config.head.ridge)
 
     def _embed(self, modality: str, x: Tensor) -> Tensor:
-        z: Tensor = self.network_[modality](x)  # type: ignore[index]
+        z = self.network_.tower(modality)(x)
         return z if self.head_ is None else self.head_(modality, z)
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ class HSCMAEObjective(Objective):
         self.register_buffer("head_weight", torch.eye(config.dim).repeat(len(self.modalities), 1, 1))
 
     def embed(self, modality: str, x: Tensor) -> Tensor:
-        z: Tensor = self.teacher[modality](x)
+        z: Tensor = self.teacher.tower(modality)(x)
         return z
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ class HSCMAEObjective(Objective):
         losses: dict[str, Tensor] = {}
         if "global" in self.active:
             with self.autocast(batch):
-                z = {m: self.student[m](x[m], noise, f"clean/{m}") for m in self.modalities}
+                z = {m: self.student.tower(m)(x[m], noise, f"clean/{m}") for m in self.modalities}
             losses["global"] = correlation_loss(
                 z[a].float(), z[v].float(), ridge=c.loss.ridge, form=c.loss.correlation, valid=present[a] & present[v]
             )
@@ -81,11 +81,11 @@ class HSCMAEObjective(Objective):
             return losses
         with self.autocast(batch):
             masked = {m: mask_values(x[m], c.masking.ratio, noise, m) for m in self.modalities}
-            h = {m: self.student[m].encoder(masked[m][0], noise, f"masked/{m}") for m in self.modalities}
-            s = {m: self.student[m].project(masked[m][0], h[m]) for m in self.modalities}
+            h = {m: self.student.tower(m).encoder(masked[m][0], noise, f"masked/{m}") for m in self.modalities}
+            s = {m: self.student.tower(m).project(masked[m][0], h[m]) for m in self.modalities}
         if self.active & {"local", "distill"}:
             with torch.no_grad(), self.autocast(batch):
-                t = {m: self.teacher[m](x[m]) for m in self.modalities}
+                t = {m: self.teacher.tower(m)(x[m]) for m in self.modalities}
             raw = torch.stack([t[m].float() for m in self.modalities])
             through = {m: self._through_head(i, s[m].float()) for i, m in enumerate(self.modalities)}
             clean = {m: self._through_head(i, raw[i]) for i, m in enumerate(self.modalities)}
@@ -138,7 +138,7 @@ class HSCMAEObjective(Objective):
     ) -> Tensor:
         error, count = torch.zeros((), device=batch.rows.device), torch.zeros((), device=batch.rows.device)
         for m, (hidden, source) in sources.items():
-            decoder = self.student[m].decoder
+            decoder = self.student.tower(m).decoder
             assert decoder is not None
             with self.autocast(batch):
                 predicted = decoder(hidden)
@@ -159,14 +159,14 @@ class HSCMAEObjective(Objective):
             self._refit_head(features, step)
         if self.config.affinity.source == "train" and step % self.config.affinity.refresh == 0:
             for block in features.blocks():
-                z = torch.stack([self.teacher[m](block.x[m]) for m in self.modalities])
+                z = torch.stack([self.teacher.tower(m)(block.x[m]) for m in self.modalities])
                 present = torch.stack([block.present[m] for m in self.modalities])
                 self.memory.write(block.rows, z, present, block.rows)
 
     def _refit_head(self, features: Features, step: int) -> None:
         # A head that jumps between refits would move the student's target: it is turned onto the previous one.
         rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head", step))
-        z = {m: self.teacher[m](rows.x[m]) for m in self.modalities}
+        z = {m: self.teacher.tower(m)(rows.x[m]) for m in self.modalities}
         maps = ridge_cca(covariances(z, rows.present), self.config.dim, self.config.head.ridge)
         overlap = torch.zeros_like(self.head_weight[0], dtype=torch.float64)
         for i, m in enumerate(self.modalities):

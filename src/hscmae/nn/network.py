@@ -63,11 +63,18 @@ class Tower(nn.Module):
 class Network(nn.ModuleDict):
     """The towers of all modalities, by modality name."""
 
+    def tower(self, modality: str) -> Tower:
+        """One modality's weights."""
+        tower = self[modality]
+        assert isinstance(tower, Tower)
+        return tower
+
     @torch.no_grad()
     def warm_start(self, maps: CanonicalMaps) -> None:
         """Set the canonical maps ``C_m`` to a closed-form solution."""
-        for name, tower in self.items():
-            assert isinstance(tower, Tower) and tower.canonical is not None
+        for name in self:
+            tower = self.tower(name)
+            assert tower.canonical is not None
             tower.canonical.weight.copy_(maps.weight[name].T)
             tower.canonical.bias.copy_(-maps.mean[name] @ maps.weight[name])
 

@@ -110,7 +110,6 @@ class Loop:
         settings: the optimiser's settings.
         seed: the run's seed.
         folder: where metrics and checkpoints go; ``None`` keeps nothing.
-        identity: settings and data that a resumed run must share.
         resume: go on from ``folder``'s checkpoint, if it has one.
         progress: called with each record that is logged.
     """
@@ -121,12 +120,11 @@ class Loop:
         seed: int,
         *,
         folder: Path | None = None,
-        identity: dict[str, Any] | None = None,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.settings, self.seed, self.folder, self.progress = settings, seed, folder, progress
-        self.state = State(threads=torch.get_num_threads(), identity=identity or {})
+        self.state = State(threads=torch.get_num_threads())
         self.tensors: dict[str, Tensor] | None = None
         loaded = load_checkpoint(folder) if folder is not None and resume else None
         if loaded is not None:
@@ -178,7 +176,7 @@ class Loop:
             losses = objective.losses(batch, Noise(self.seed, step))
             total = objective.weights(losses)
             optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip)
             for group in optimiser.param_groups:
                 group["lr"] = lr
@@ -210,7 +208,7 @@ class Loop:
         record["seconds"] = round(self.state.seconds, 3)
         self.state.logged = self.journal.write(record)
         if self.progress is not None:
-            self.progress(record)
+            self.progress(record | {"steps": self.settings.steps if self.state.chosen is None else self.state.chosen})
 
     def _out_of_patience(self) -> bool:
         if self.state.phase != "select" or not self.state.history:

@@ -1,0 +1,294 @@
+"""The command line: one verb a function, thin; what a verb does lives in the library.
+
+Results go to stdout (with ``--json`` one object and nothing else), everything else to stderr. torch is imported inside
+the verbs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hscmae.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hscmae.data.pairs import Pairs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="One embedding space for two modalities, learned from paired, unlabelled features.",
+    epilog="Any verb takes --debug, which shows the traceback of an error.",
+)
+
+Input = Annotated[Path, typer.Argument(metavar="FILE", help="Feature file or store.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained model.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+DropBad = Annotated[bool, typer.Option("--drop-bad-rows", help="Leave out rows with NaN or infinite values.")]
+Holdout = Annotated[
+    str | None,
+    typer.Option(metavar="SPEC", help="Split for a file without one: id-hash:SHARE or tail:SHARE.", show_default=False),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    try:
+        code = app(arguments, standalone_mode=False)
+        return int(code or 0)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, debug)
+    except InputError as error:
+        return _fail(str(error), 2, debug)
+    except RunError as error:
+        return _fail(str(error), 1, debug)
+    except typer.Abort:
+        return _fail("interrupted", 130, debug)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # usage errors of the option parser
+            error.show()
+            return int(error.exit_code)
+        if isinstance(error, BrokenPipeError):
+            return 1
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = "" if isinstance(error, OSError) else f"unexpected {type(error).__name__}: "
+        return _fail(f"{kind}{what}{'' if debug else ' (--debug shows where)'}", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return code
+
+
+@app.command(epilog="Example: hscmae train AVE.h5 --output runs/ave --set affinity.k=30 --seed 1")
+def train(
+    file: Input,
+    output: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.", show_default=False)],
+    method: Annotated[str, typer.Option(help="hscmae, or a baseline: ridge-cca, infonce, ...")] = "hscmae",
+    preset: Annotated[str, typer.Option(help="default, or paper: as the paper describes it.")] = "default",
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, as loss.tau=0.1; repeatable.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN's last checkpoint.")] = False,
+    overwrite: Overwrite = False,
+    exclude_ids: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help="Leave out these ids: a text file or a feature file.", show_default=False),
+    ] = None,
+    holdout: Holdout = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
+    drop_bad_rows: DropBad = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model on paired features, without their labels."""
+    from hscmae.methods import get_method
+    from hscmae.runs import settings_from, train_run
+
+    settings = settings_from(config, set_ or [])
+    model = get_method(method).from_settings({**settings, "seed": seed}, preset)
+    pairs = _read(file, drop_bad_rows, holdout, exclude_ids)
+    with _training_progress(enabled=not as_json) as progress:
+        summary = train_run(
+            model,
+            pairs,
+            output,
+            resume=resume,
+            overwrite=overwrite,
+            threads=threads,
+            tensorboard=tensorboard,
+            data={"source": file.name, "holdout": holdout, "excluded": exclude_ids and exclude_ids.name},
+            progress=progress,
+        )
+    if as_json:
+        _print_json(summary)
+    else:
+        chosen = summary.get("chosen_step")
+        steps = "" if chosen is None else f", {chosen} steps chosen without labels"
+        typer.echo(f"{output}: {method} on {summary['rows']} rows{steps}. Next: hscmae evaluate {output} {file}")
+
+
+@app.command(epilog="Example: hscmae evaluate runs/ave AVE.h5 --split test --json")
+def evaluate(
+    run: Run,
+    file: Input,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    holdout: Holdout = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the 95% intervals; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
+    drop_bad_rows: DropBad = False,
+    as_json: Json = False,
+) -> None:
+    """Cross-modal retrieval metrics with 95% intervals."""
+    from hscmae.artifact import load_artifact
+    from hscmae.evaluation.protocol import evaluate as evaluate_method
+
+    model = load_artifact(run)
+    pairs = _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
+    metrics = evaluate_method(model, pairs, split=split, bootstrap=bootstrap, seed=seed)
+    if as_json:
+        _print_json(metrics)
+    else:
+        _print_metrics(metrics)
+
+
+@app.command(epilog="Example: hscmae embed runs/ave AVE.h5 --output ave-embeddings --split test")
+def embed(
+    run: Run,
+    file: Input,
+    output: Annotated[Path, typer.Option(metavar="EMB", help="Store to write.", show_default=False)],
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    holdout: Holdout = None,
+    overwrite: Overwrite = False,
+    drop_bad_rows: DropBad = False,
+    as_json: Json = False,
+) -> None:
+    """Embed a file of any size, block by block, into a store in the same order."""
+    from hscmae.artifact import load_artifact
+    from hscmae.embedding import embed_file
+
+    model = load_artifact(run)
+    with _rows_progress("embed", enabled=not as_json) as progress:
+        rows = embed_file(
+            model,
+            file,
+            output,
+            split=split,
+            holdout=holdout or _recorded_holdout(run),
+            overwrite=overwrite,
+            drop_bad_rows=drop_bad_rows,
+            progress=progress,
+        )
+    if as_json:
+        _print_json({"output": str(output), "rows": rows, "modalities": list(model.dims_), "dim": model.config.dim})
+    else:
+        typer.echo(f"{output}: {rows} rows")
+
+
+def _read(file: Path, drop_bad_rows: bool, holdout: str | None, exclude: Path | None) -> Pairs:
+    from dataclasses import replace
+
+    from hscmae.data.readers import read
+    from hscmae.data.splits import exclude_ids, read_ids
+    from hscmae.data.splits import holdout as split_by
+
+    pairs = read(file, drop_bad_rows=drop_bad_rows)
+    if exclude is not None:
+        pairs = exclude_ids(pairs, read_ids(exclude).tolist())
+    if holdout is not None and pairs.split is None:
+        pairs = replace(pairs, split=split_by(pairs.ids, holdout, str(file)))
+    elif holdout is not None:
+        typer.echo("note: the file has its own split; --holdout is not used", err=True)
+    return pairs
+
+
+def _recorded_holdout(run: Path) -> str | None:
+    from hscmae.artifact import read_config
+
+    recorded = read_config(run).get("data", {}).get("holdout")
+    return None if recorded is None else str(recorded)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    directions = [key.removesuffix("/R@1") for key in metrics if key.endswith("/R@1")]
+    names = [key.removeprefix("avg/") for key in metrics if key.startswith("avg/") and not key.endswith("_ci")]
+    table = Table(title=f"split {metrics['split']}, {metrics['n_queries']} queries", title_justify="left")
+    table.add_column("")
+    for direction in directions:
+        table.add_column(direction, justify="right")
+    for name in names:
+        table.add_row(name, *(_figure(metrics, f"{direction}/{name}") for direction in directions))
+    if metrics.get("chance/mAP") is not None:
+        table.add_row("mAP by chance", *("" for _ in directions[:-1]), f"{metrics['chance/mAP']:.3f}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _figure(metrics: dict[str, Any], key: str) -> str:
+    value = metrics.get(key)
+    if value is None:
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) and value < 1 else f"{value:g}"
+    interval = metrics.get(f"{key}_ci")
+    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and value < 1 else text
+
+
+@contextmanager
+def _training_progress(*, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """A bar with losses, learned weights, the validation criterion and the time left."""
+    if not enabled:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(record: dict[str, Any]) -> None:
+            phase = record["phase"]
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=record["steps"], figures="")
+            losses = {k.removeprefix("loss/"): v for k, v in record.items() if k.startswith("loss/")}
+            text = " ".join(
+                f"{name} {value:.3f}" + (f"×{record[f'weight/{name}']:.2f}" if f"weight/{name}" in record else "")
+                for name, value in losses.items()
+            )
+            text += "".join(f"  {k.removeprefix('val/')} {v:.4f}" for k, v in record.items() if k.startswith("val/"))
+            bars.update(tasks[phase], completed=record["step"], figures=text)
+
+        yield show
+
+
+@contextmanager
+def _rows_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar over rows: called with rows done and, where known, rows in all."""
+    if not enabled:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

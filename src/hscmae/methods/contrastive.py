@@ -1,0 +1,79 @@
+"""InfoNCE dual encoder, as CLIP trains it: the usual contrastive baseline, on the same engine as HSC-MAE."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hscmae.config import DeepConfig, Head, Section
+from hscmae.losses.contrastive import infonce
+from hscmae.losses.weighting import LossWeights
+from hscmae.methods.deep import DeepMethod
+from hscmae.nn.network import Network, build_network
+from hscmae.streams import Noise
+from hscmae.training.features import Batch, Features
+from hscmae.training.loop import Objective
+
+
+class ContrastiveLoss(Section):
+    """The contrastive loss."""
+
+    tau: float = Field(0.07, gt=0, description="temperature")
+
+
+class InfoNCEConfig(DeepConfig):
+    """All settings of the InfoNCE dual encoder."""
+
+    loss: ContrastiveLoss = ContrastiveLoss()
+    head: Head = Head(final=False)
+
+
+class InfoNCEObjective(Objective):
+    """A dual encoder and its one loss."""
+
+    def __init__(self, config: InfoNCEConfig, network: Network) -> None:
+        super().__init__()
+        self.config = config
+        self.student = network
+        self.precision = getattr(torch, config.training.precision)
+        self.weights = LossWeights({"contrastive": 1.0}, learned=False)
+
+    def embed(self, modality: str, x: Tensor) -> Tensor:
+        z: Tensor = self.student.tower(modality)(x)
+        return z
+
+    def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        a, v = batch.x
+        with self.autocast(batch):
+            z = {m: self.student.tower(m)(x, noise, f"clean/{m}").float() for m, x in batch.x.items()}
+        return {"contrastive": infonce(z[a], z[v], tau=self.config.loss.tau, valid=batch.present[a] & batch.present[v])}
+
+
+class InfoNCE(DeepMethod):
+    """CLIP-style dual encoder (Radford et al. 2021; van den Oord et al. 2018)."""
+
+    name = "infonce"
+    Config = InfoNCEConfig
+    config: InfoNCEConfig
+
+    def _network(self) -> Network:
+        n = self.config.network
+        return build_network(
+            self.dims_,
+            self.config.dim,
+            self.config.seed,
+            width=n.width,
+            depth=n.depth,
+            decoder_depth=0,
+            dropout=n.dropout,
+            scale=1.0,
+            canonical=False,
+        )
+
+    def _build(self, features: Features) -> InfoNCEObjective:
+        return InfoNCEObjective(self.config, self._network()).to(features.device)
+
+    def _trained(self, objective: Objective) -> Network:
+        assert isinstance(objective, InfoNCEObjective)
+        return objective.student.eval()

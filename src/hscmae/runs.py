@@ -1,0 +1,144 @@
+"""A training run as a folder: settings in, ``RUN/`` with metrics, checkpoints and the artefact out."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from hscmae.artifact import CONFIG, is_artifact, read_config, save_artifact
+from hscmae.config import merge
+from hscmae.data.pairs import Pairs
+from hscmae.errors import InputError
+from hscmae.extras import require
+from hscmae.methods.base import Method
+from hscmae.training.checkpoint import NAME as CHECKPOINT
+
+Progress = Callable[[dict[str, Any]], None]
+METRICS = "metrics.jsonl"
+
+
+def settings_from(config: Path | None, changes: Sequence[str]) -> dict[str, Any]:
+    """Nested settings of a YAML file, with ``key=value`` changes on top.
+
+    Raises:
+        InputError: no such file, not YAML, not a mapping, or a change without ``=``.
+    """
+    settings: dict[str, Any] = {}
+    if config is not None:
+        try:
+            loaded = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{config}: cannot be read ({error})") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"{config}: not YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(loaded or {}, dict):
+            raise InputError(f"{config}: expected settings as key: value")
+        settings = loaded or {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set takes KEY=VALUE, got {change!r}")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if isinstance(value, str):
+            # YAML reads 1e-3 as text.
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        settings = merge(settings, value)
+    return settings
+
+
+def train_run(
+    method: Method,
+    pairs: Pairs,
+    run: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    tensorboard: bool = False,
+    data: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train ``method`` into the folder ``run``.
+
+    Args:
+        method: not yet fitted.
+        pairs: the data.
+        run: holds the artefact, ``metrics.jsonl`` and the checkpoint.
+        resume: go on from the checkpoint in ``run``; a finished run is left as it is.
+        overwrite: replace a run that is there.
+        threads: CPU threads; a resumed run takes those it began with.
+        tensorboard: write ``run/tensorboard`` too (extra ``tensorboard``).
+        data: what to record about the data in ``config.json``.
+        progress: called with each logged record.
+
+    Returns:
+        What training found out: the artefact's ``training`` entry.
+
+    Raises:
+        InputError: ``run`` exists and neither ``resume`` nor ``overwrite`` is set, or was trained with other settings.
+    """
+    if resume and is_artifact(run):
+        _require_same_settings(run, method)
+        return dict(read_config(run)["training"])
+    if run.exists() and not resume:
+        if not overwrite:
+            raise InputError(f"{run}: exists already; --resume goes on with it, --overwrite replaces it")
+        _remove_run(run)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    new = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    show = _with_tensorboard(run, progress) if tensorboard else progress
+    try:
+        method.fit(pairs, run=run, resume=resume, progress=show)
+    except BaseException:
+        if new and not (run / CHECKPOINT).exists() and not (run / METRICS).exists():
+            shutil.rmtree(run, ignore_errors=True)
+        raise
+    save_artifact(method, run, data)
+    return method.summary_
+
+
+def _require_same_settings(run: Path, method: Method) -> None:
+    from hscmae.methods import get_method
+
+    saved = read_config(run)
+    if saved["method"] != method.name:
+        raise InputError(f"{run}: holds a run of method {saved['method']}, not {method.name}")
+    before = get_method(saved["method"]).from_settings(saved["settings"])
+    method.require_same_settings(before.get_params(), run)
+
+
+def _remove_run(run: Path) -> None:
+    known = {CONFIG, METRICS, CHECKPOINT}
+    if not run.is_dir() or (any(run.iterdir()) and not any((run / name).exists() for name in known)):
+        raise InputError(f"{run}: exists and is not a run; remove it yourself if it is no longer needed")
+    shutil.rmtree(run)
+
+
+def _with_tensorboard(run: Path, progress: Progress | None) -> Progress:
+    require("tensorboard", "tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(run / "tensorboard"))
+
+    def show(record: dict[str, Any]) -> None:
+        for name, value in record.items():
+            if "/" in name or name in ("lr", "seconds"):
+                writer.add_scalar(f"{record['phase']}/{name}", value, record["step"])
+        if progress is not None:
+            progress(record)
+
+    return show
