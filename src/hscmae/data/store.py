@@ -138,8 +138,12 @@ class StoreWriter:
                 refuse(pairs.source, Problem("overflow", m, f"values too large for {stored}", tuple(bad + self.rows)))
             if m not in self._files:
                 self._files[m] = _GrowingArray(self._partial / f"{m}.npy", stored, values.shape[1:])
-            self._files[m].append(values)
-            blank[m] = np.zeros((len(pairs), *(1 for _ in x.shape[1:])), dtype=np.float16)
+            file = self._files[m]
+            if (file.dtype, file.tail) != (stored, values.shape[1:]):
+                here, before = f"{stored} {values.shape[1:]}", f"{file.dtype} {file.tail}"
+                raise InputError(f"{pairs.source}: {m}: rows of {here} cannot follow rows of {before}")
+            file.append(values)
+            blank[m] = np.zeros((len(pairs), 1), dtype=np.float16)
         self._columns.append(
             Pairs(blank, pairs.ids, pairs.present, pairs.labels, pairs.split, pairs.lengths, pairs.source)
         )
@@ -361,7 +365,12 @@ def _publish(partial: Path, folder: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
         folder.rename(retired)
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if retired.exists():
+            retired.rename(folder)
+        raise
     sync_folder(folder.parent)
     shutil.rmtree(retired, ignore_errors=True)
 
