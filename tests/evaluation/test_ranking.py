@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hscmae.data.pairs import Labels
 from hscmae.errors import InputError
 from hscmae.evaluation import ranking
-from hscmae.evaluation.ranking import MAX_GAIN, Ranking, rank, to_grid
+from hscmae.evaluation.ranking import MAX_GAIN, Ranking, hits_needed, rank, to_grid
+from hscmae.evaluation.ranking_gpu import rank_blocks
 
 
 def multi(sets, n_classes):
@@ -179,6 +180,13 @@ def test_the_longest_row_stays_on_the_grid():
         assert np.square(to_grid(np.ones((1, dim)))).sum() < 2**52
 
 
+def test_hits_needed_for_a_recall():
+    levels = np.array([0, 0.1, 0.3, 0.7, 0.71, 1])
+    assert hits_needed(levels, 10).tolist() == [1, 1, 3, 7, 8, 10]
+    assert hits_needed(torch.from_numpy(levels), torch.tensor(10)).tolist() == [1, 1, 3, 7, 8, 10]
+    assert hits_needed(levels, 1).tolist() == [1] * 6
+
+
 def test_rows_of_zeros_tie_with_everything():
     q = np.array([[0.0, 0.0], [1.0, 0.0]])
     found = rank(q, np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]), pairs=[0, 2])
@@ -255,11 +263,34 @@ def test_bad_input_is_named(arguments, message):
 def test_blocks_stay_small(monkeypatch):
     """No block holds more scores than it may, whatever the sizes."""
     seen = []
-    sort = ranking._sort_rows
+    product = torch.mm
     monkeypatch.setattr(ranking, "BLOCK_SCORES", 100)
-    monkeypatch.setattr(ranking, "_sort_rows", lambda keys, pool: seen.append(tuple(keys.shape)) or sort(keys, pool))
+    monkeypatch.setattr(torch, "mm", lambda *args, out: seen.append(tuple(out.shape)) or product(*args, out=out))
     rank(np.ones((11, 2)), np.ones((30, 2)))
     assert seen == [(3, 30)] * 3 + [(2, 30)]
+
+
+@pytest.mark.parametrize("rows", [1, 7, None])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("n_queries", "n_gallery"), [(0, 3), (1, 1), (5, 1), (1, 9), (40, 60)])
+def test_the_code_for_gpus_equals_the_code_for_cpus(monkeypatch, n_queries, n_gallery, ties, rows):
+    """It runs on any device; here on the CPU."""
+    rng = np.random.default_rng(n_queries)
+    q, g, *labels = random_case(rng, n_queries, n_gallery, 5, np.float32, ties=ties)
+    pairs = rng.integers(-1, n_gallery, n_queries)
+    for of in (None, tuple(labels)):
+        arguments = {"pairs": pairs, "labels": of, "recall_levels": (0, 0.3, 1.0), "k": 4, "block_rows": rows}
+        expected = rank(q, g, **arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(ranking, "rank_rows", lambda job: rank_blocks(job, "cpu"))
+            same(rank(q, g, **arguments), expected)
+
+
+def same(found, expected):
+    for name in ("n_gallery", "pair_rank", "ties", "n_relevant"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    for name in ("ap", "ap_cutoffs", "ndcg", "precision"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12, err_msg=name)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -267,18 +298,8 @@ def test_a_gpu_ranks_alike():
     rng = np.random.default_rng(8)
     q, g, *labels = random_case(rng, 300, 500, 64, np.float32, ties=False)
     pairs = rng.integers(-1, 500, 300)
-    here = rank(q, g, pairs=pairs, labels=tuple(labels), recall_levels=(0.1, 1.0))
-    there = rank(
-        torch.from_numpy(q).cuda(),
-        torch.from_numpy(g).cuda(),
-        pairs=pairs,
-        labels=tuple(labels),
-        recall_levels=(0.1, 1.0),
-    )
-    for name in ("pair_rank", "ties", "n_relevant"):
-        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
-    for name in ("ap", "ap_cutoffs", "ndcg", "precision"):
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-12)
+    arguments = {"pairs": pairs, "labels": tuple(labels), "recall_levels": (0.1, 1.0)}
+    same(rank(torch.from_numpy(q).cuda(), torch.from_numpy(g).cuda(), **arguments), rank(q, g, **arguments))
 
 
 sizes = {

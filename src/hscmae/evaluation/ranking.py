@@ -1,14 +1,15 @@
 """The exact ranking core: every query ranks the whole gallery by cosine, in blocks of bounded memory.
 
-Unit-norm rows are rounded to whole numbers on a grid of 2^-26 (finer than float32), so that every product and every
-partial sum of a scalar product is a whole number below 2^53: float64 matrix products then have no rounding error. Equal
-embeddings tie exactly, and a ranking does not depend on the block size, on threads, or on the library and device that
-multiply. A score and the relevance of its item share one 64-bit key, so that one sort of plain integers (vectorised in
-NumPy) gives the order, the pessimistic treatment of ties and the relevance at each rank.
+Unit-norm rows are rounded to whole numbers on a grid of 2^-26 (about float32's own precision), so that every product
+and every partial sum of a scalar product is a whole number below 2^53: float64 matrix products then do not round. Equal
+embeddings tie exactly, and a ranking does not depend on the block size, on threads, or on the library and device
+that multiply. A score and the number of labels shared share one 64-bit key, so that one sort of plain integers (which
+NumPy vectorises) gives the order, the pessimistic treatment of ties and the relevance at each rank.
 """
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from hscmae.errors import InputError, describe_rows
 GRID_BITS = 26
 GAIN_BITS = 8
 MAX_GAIN = 2**GAIN_BITS - 1
-BLOCK_SCORES = 2**23  # scores held at a time: 64 MiB of keys
+BLOCK_SCORES = 2**23  # scores held at a time: 64 MiB
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -56,6 +57,36 @@ class Ranking:
     precision: Float64Array
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be ranked, in the form that both the CPU and the GPU work on.
+
+    Attributes:
+        queries: whole numbers from ``to_grid`` times ``-2**GAIN_BITS``: the best item gets the smallest score, and the
+            low bits of a score are free for the gain. Shape (n_queries, dim).
+        gallery: whole numbers from ``to_grid``, shape (n_gallery, dim).
+        pair_of: position in the gallery of each query's true pair or -1, shape (n_queries,).
+        classes: classes of all queries, those of query ``i`` at ``class_start[i]:class_start[i + 1]``.
+        class_start: shape (n_queries + 1,).
+        members: gallery rows of all classes, those of class ``c`` at ``member_start[c]:member_start[c + 1]``.
+        member_start: shape (n_classes + 1,).
+        k: number of ranks that nDCG looks at.
+        levels: recall levels, shape (n_levels,).
+        step: number of queries in a block.
+    """
+
+    queries: Float64Array
+    gallery: Float64Array
+    pair_of: IntArray
+    classes: IntArray
+    class_start: IntArray
+    members: IntArray
+    member_start: IntArray
+    k: int
+    levels: Float64Array
+    step: int
+
+
 def rank(
     queries: Any,
     gallery: Any,
@@ -79,9 +110,9 @@ def rank(
         pairs: position in the gallery of each query's true pair, -1 for none, shape (n_queries,).
         labels: labels of the queries and of the gallery; ``None`` leaves the fields that need them at 0 or NaN.
         k: number of ranks that nDCG looks at.
-        recall_levels: recall levels in (0, 1] or 0 at which to give the interpolated precision.
+        recall_levels: recall levels in [0, 1] at which to give the interpolated precision.
         device: where to compute; by default the CPU, or the device of ``queries`` if that is a tensor.
-        block_rows: queries ranked at a time; by default as many as need 64 MiB for their keys.
+        block_rows: queries ranked at a time; by default as many as need 64 MiB for their scores.
 
     Raises:
         InputError: shapes that do not fit, no gallery, values that are not finite, or more than 255 labels on a clip.
@@ -91,40 +122,102 @@ def rank(
     q, g = to_grid(queries, "queries"), to_grid(gallery, "gallery")
     if q.shape[1] != g.shape[1]:
         raise InputError(f"queries have dimension {q.shape[1]}, the gallery has {g.shape[1]}")
-    n_queries, n_gallery = len(q), len(g)
-    if not n_gallery:
+    if not len(g):
         raise InputError("the gallery has no rows")
-    pair_of = np.full(n_queries, -1) if pairs is None else np.asarray(pairs, dtype=np.int64)
-    if len(pair_of) != n_queries or (labels is not None and (len(labels[0]), len(labels[1])) != (n_queries, n_gallery)):
+    pair_of = np.full(len(q), -1) if pairs is None else np.asarray(pairs, dtype=np.int64)
+    if pair_of.shape != (len(q),) or (labels is not None and tuple(map(len, labels)) != (len(q), len(g))):
         raise InputError("pairs and labels must have one entry for each row of the embeddings")
-    if pair_of.max(initial=-1) >= n_gallery:
-        raise InputError(f"pairs reach row {pair_of.max()}, the gallery has {n_gallery}")
-    # Negative, so that the best item has the smallest key; the factor makes room for the gain in the low bits.
-    left = torch.from_numpy(q * -(2.0**GAIN_BITS)).to(device)
-    right = torch.from_numpy(g).to(device)
-    true_pair = torch.from_numpy(pair_of).to(device)
-    gains_of = None if labels is None else _Gains(*labels, torch.device(device))
-    levels = torch.as_tensor(np.asarray(recall_levels, dtype=np.float64), device=device)
-    step = block_rows or max(1, BLOCK_SCORES // n_gallery)
+    if pair_of.max(initial=-1) >= len(g):
+        raise InputError(f"pairs reach row {pair_of.max()}, the gallery has {len(g)}")
+    of_queries, of_gallery = labels or (_unlabelled(len(q)), _unlabelled(len(g)))
+    rows, classes = _memberships(of_queries, "queries")
+    members, of_class = _memberships(of_gallery, "gallery")
+    by_class = np.argsort(of_class, kind="stable")
+    n_classes = max(len(of_queries.names), len(of_gallery.names))
+    job = Job(
+        queries=np.multiply(q, -(2.0**GAIN_BITS), out=q),
+        gallery=g,
+        pair_of=pair_of,
+        classes=classes,
+        class_start=np.searchsorted(rows, np.arange(len(q) + 1)),
+        members=members[by_class],
+        member_start=np.searchsorted(of_class[by_class], np.arange(n_classes + 1)),
+        k=k,
+        levels=np.asarray(recall_levels, dtype=np.float64),
+        step=block_rows or max(1, BLOCK_SCORES // len(g)),
+    )
+    if torch.device(device).type == "cpu":
+        return rank_rows(job)
+    from hscmae.evaluation.ranking_gpu import rank_blocks
 
-    blocks = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for start in range(0, n_queries, step):
-            stop = min(start + step, n_queries)
-            keys = (left[start:stop] @ right.T).to(torch.int64)  # (b, n_gallery)
-            of_pair = keys.gather(1, true_pair[start:stop, None].clamp(min=0))
-            if gains_of is not None:
-                keys += gains_of(start, stop)
-            keys = _sort_rows(keys, pool)
-            pair_rank = torch.searchsorted(keys, of_pair + MAX_GAIN, right=True)[:, 0]
-            pair_rank[true_pair[start:stop] < 0] = 0
-            ties = ((keys[:, 1:] ^ keys[:, :-1]) >> GAIN_BITS == 0).sum(1)
-            gains = keys.view(torch.uint8)[:, :: keys.element_size()]  # the low byte (little-endian machines)
-            blocks.append([x.cpu().numpy() for x in (pair_rank, ties, *_summaries(gains, k, levels))])
-    if not blocks:
-        empty = np.empty(0)
-        blocks = [[np.empty(0, np.int64)] * 3 + [empty] * 3 + [np.empty((0, len(levels)))]]
-    return Ranking(n_gallery, *(np.concatenate(column) for column in zip(*blocks, strict=True)))
+    return rank_blocks(job, device)
+
+
+def rank_rows(job: Job) -> Ranking:
+    """Rank on the CPU: blocks of scores from one matrix product, then one list after another, shared by the threads."""
+    n, n_gallery = len(job.queries), len(job.gallery)
+    found = Ranking(
+        n_gallery=n_gallery,
+        pair_rank=np.zeros(n, dtype=np.int64),
+        ties=np.zeros(n, dtype=np.int64),
+        n_relevant=np.zeros(n, dtype=np.int64),
+        ap=np.full(n, np.nan),
+        ap_cutoffs=np.full(n, np.nan),
+        ndcg=np.full(n, np.nan),
+        precision=np.full((n, len(job.levels)), np.nan),
+    )
+    left, right = torch.from_numpy(job.queries), torch.from_numpy(job.gallery)
+    scores = torch.empty(min(job.step, n), n_gallery, dtype=torch.float64)
+    discount = 1 / np.log2(np.arange(2, min(job.k, n_gallery) + 2))
+    hits = np.arange(1, n_gallery + 1, dtype=np.float64)
+
+    def rank_some(first: int, last: int, scores: Float64Array) -> None:
+        keys = np.empty(n_gallery, dtype=np.int64)
+        for i in range(first, last):
+            np.copyto(keys, scores[i - first], casting="unsafe")
+            pair = job.pair_of[i]
+            of_pair = keys[pair]
+            for c in job.classes[job.class_start[i] : job.class_start[i + 1]]:
+                keys[job.members[job.member_start[c] : job.member_start[c + 1]]] += 1
+            keys.sort()
+            if pair >= 0:
+                found.pair_rank[i] = np.searchsorted(keys, of_pair + MAX_GAIN, side="right")
+            gains = keys.astype(np.uint8)  # the low byte
+            np.bitwise_or(keys, MAX_GAIN, out=keys)
+            found.ties[i] = np.count_nonzero(keys[1:] == keys[:-1])
+            at = np.flatnonzero(gains != 0)
+            m = len(at)
+            if not m:
+                continue
+            precision = hits[:m] / (at + 1)
+            summed = precision.cumsum()
+            found.n_relevant[i] = m
+            found.ap[i] = summed[-1] / m
+            found.ap_cutoffs[i] = (summed / hits[:m] * np.diff(at, append=n_gallery)).sum() / n_gallery
+            # The highest gains of the list: from the number of items of each gain.
+            counts = np.bincount(gains[at])[::-1]
+            best = np.repeat(np.arange(len(counts))[::-1], np.minimum(counts, job.k))[: job.k]
+            found.ndcg[i] = (gains[: job.k] * discount).sum() / (best * discount[: len(best)]).sum()
+            if len(job.levels):
+                highest = np.maximum.accumulate(precision[::-1])[::-1]
+                found.precision[i] = highest[hits_needed(job.levels, m) - 1]
+
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(n_threads) as pool:
+        for start in range(0, n, job.step):
+            stop = min(start + job.step, n)
+            block = torch.mm(left[start:stop], right.T, out=scores[: stop - start]).numpy()
+            cuts = np.linspace(start, stop, min(stop - start, 4 * n_threads) + 1).astype(int).tolist()
+            parts = [block[first - start : last - start] for first, last in itertools.pairwise(cuts)]
+            list(pool.map(rank_some, cuts[:-1], cuts[1:], parts))
+    return found
+
+
+def hits_needed(levels: Any, n_relevant: Any) -> Any:
+    """Number of relevant items to be found for a recall level, at least 1; arrays or tensors of one kind."""
+    # A recall of 0.3 is reached by 3 items of 10, though 0.3 * 10 is above 3 in floating point.
+    needed = -((1e-9 - levels * n_relevant) // 1)
+    return needed.clip(1).astype(np.int64) if isinstance(needed, np.ndarray) else needed.clip(1).to(torch.int64)
 
 
 def to_grid(x: Any, name: str = "embeddings") -> Float64Array:
@@ -174,86 +267,16 @@ def as_rows(x: Any, name: str = "embeddings", present: BoolArray | None = None) 
     return rows
 
 
-def _sort_rows(keys: Tensor, pool: ThreadPoolExecutor) -> Tensor:
-    """Sort each row, in place on the CPU (NumPy's vectorised sort, several times faster than torch's there)."""
-    if keys.device.type != "cpu":
-        return keys.sort(dim=1).values
-    rows = keys.numpy()
-    list(pool.map(lambda part: part.sort(axis=1), np.array_split(rows, min(len(rows), 4 * torch.get_num_threads()))))
-    return keys
+def _unlabelled(n: int) -> Labels:
+    return Labels(np.empty(0, dtype=np.int64), np.zeros(n + 1, dtype=np.int64), ())
 
 
-class _Gains:
-    """Number of labels that queries share with every gallery item, a block of queries at a time."""
-
-    def __init__(self, queries: Labels, gallery: Labels, device: torch.device) -> None:
-        n_classes = max(len(queries.names), len(gallery.names))
-        self.n_gallery = len(gallery)
-        rows, classes = _members(queries, "queries")
-        self.classes = torch.from_numpy(classes).to(device)
-        self.indptr = np.searchsorted(rows, np.arange(len(queries) + 1))
-        rows_g, classes_g = _members(gallery, "gallery")
-        order = np.argsort(classes_g, kind="stable")
-        self.members = torch.from_numpy(rows_g[order]).to(device)  # gallery rows, class by class
-        self.first = torch.from_numpy(np.searchsorted(classes_g[order], np.arange(n_classes + 1))).to(device)
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        first, last = self.indptr[start], self.indptr[stop]
-        classes = self.classes[first:last]
-        device = classes.device
-        rows = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(self.indptr[start : stop + 1]))).to(device)
-        begin = self.first[classes]
-        length = self.first[classes + 1] - begin
-        offset = begin - (length.cumsum(0) - length)
-        at = torch.arange(int(length.sum()), device=device) + offset.repeat_interleave(length)
-        target = rows.repeat_interleave(length) * self.n_gallery + self.members[at]
-        gains = torch.zeros((stop - start) * self.n_gallery, dtype=torch.uint8, device=device)
-        gains.scatter_add_(0, target, torch.ones_like(target, dtype=torch.uint8))
-        return gains.view(stop - start, self.n_gallery)
-
-
-def _members(labels: Labels, name: str) -> tuple[IntArray, IntArray]:
+def _memberships(labels: Labels, name: str) -> tuple[IntArray, IntArray]:
     """(row, class) of every membership, each once, ordered by row."""
-    rows = np.repeat(np.arange(len(labels)), np.diff(labels.indptr))
     n_classes = max(1, len(labels.names))
-    flat = np.unique(rows * n_classes + labels.indices)
-    rows, classes = flat // n_classes, flat % n_classes
+    rows = np.repeat(np.arange(len(labels)), np.diff(labels.indptr))
+    rows, classes = np.divmod(np.unique(rows * n_classes + labels.indices), n_classes)
     too_many = np.flatnonzero(np.bincount(rows, minlength=1) > MAX_GAIN)
     if len(too_many):
         raise InputError(f"labels of the {name}: more than {MAX_GAIN} labels in {describe_rows(too_many.tolist())}")
     return rows, classes
-
-
-def _summaries(gains: Tensor, k: int, levels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The fields of ``Ranking`` from ``n_relevant`` on, from the gains in ranked order, shape (b, n)."""
-    b, n = gains.shape
-    row, at = gains.nonzero(as_tuple=True)
-    count = torch.bincount(row, minlength=b)
-    hits = torch.arange(1, len(row) + 1, device=row.device) - (count.cumsum(0) - count)[row]
-    width = max(1, int(count.max()))
-
-    def table(values: Tensor) -> Tensor:  # the values of row i, left-aligned in row i, zeros after them
-        out = torch.zeros(b, width, dtype=torch.float64, device=row.device)
-        out[row, hits - 1] = values.to(torch.float64)
-        return out
-
-    precision = table(hits / (at + 1).to(torch.float64))
-    # Running sums, not sums: they add in the same order whatever the width of the table.
-    summed = precision.cumsum(1)
-    ap = summed[:, -1] / count
-    until = torch.cat([at[1:], at.new_full((1,), n)])[: len(at)]  # rank (from 0) of the next relevant item
-    until[count.cumsum(0)[count > 0] - 1] = n
-    ap_cutoffs = table(summed[row, hits - 1] / hits * (until - at)).cumsum(1)[:, -1] / n
-
-    discount = 1 / torch.log2(torch.arange(2, min(k, n) + 2, dtype=torch.float64, device=row.device))
-    ideal = table(gains[row, at]).topk(min(k, width), dim=1).values
-    dcg = (gains[:, :k] * discount).cumsum(1)[:, -1]
-    ndcg = dcg / (ideal * discount[: ideal.shape[1]]).cumsum(1)[:, -1]
-
-    best = precision.flip(1).cummax(1).values.flip(1)
-    needed = torch.ceil(levels * count[:, None] - 1e-9).clamp(min=1).to(torch.int64) - 1  # hits that reach the recall
-    curve = best.gather(1, needed.clamp(max=width - 1)) if len(levels) else best.new_empty(b, 0)
-    none = count == 0
-    for x in (ap, ap_cutoffs, ndcg, curve):
-        x[none] = torch.nan
-    return count, ap, ap_cutoffs, ndcg, curve
