@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -97,17 +98,16 @@ def read_audio(path: Path) -> npt.NDArray[np.float32]:
         InputError: the file cannot be decoded, or holds no sound.
     """
     av = require("av", "media")
-    parts = []
+    parts: list[npt.NDArray[np.float32]] = []
     try:
-        with av.open(str(path)) as file:
-            if not file.streams.audio:
-                raise InputError(f"{path}: holds no sound")
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
-            for frame in file.decode(audio=0):
-                parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-            parts += [part.to_ndarray()[0] for part in resampler.resample(None)] if parts else []
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as sound ({_reason(error)})") from error
+        with av.open(str(path), metadata_errors="replace") as file:
+            # Channels are averaged here: FFmpeg's own mix to one channel makes equal ones louder.
+            resampler = av.AudioResampler(format="fltp", rate=RATE)
+            for frame in chain(file.decode(audio=0), [None]) if file.streams.audio else ():
+                if frame is not None or parts:
+                    parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as sound ({_reason(error, path)})") from error
     sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if not len(sound):
         raise InputError(f"{path}: holds no sound")
@@ -132,7 +132,7 @@ def _read_image(path: Path) -> npt.NDArray[np.uint8]:
             return np.asarray(ops.exif_transpose(image).convert("RGB"), dtype=np.uint8)
     # Pillow's decoders report broken files by a wide range of built-in errors.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, pil.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+        raise InputError(f"{path}: cannot be read as an image ({_reason(error, path)})") from error
 
 
 def _read_frames(path: Path) -> list[npt.NDArray[np.uint8]]:
@@ -140,7 +140,7 @@ def _read_frames(path: Path) -> list[npt.NDArray[np.uint8]]:
     kept: list[npt.NDArray[np.uint8]] = []
     stride = 1
     try:
-        with av.open(str(path)) as file:
+        with av.open(str(path), metadata_errors="replace") as file:
             if file.streams.video:
                 for number, frame in enumerate(file.decode(video=0)):
                     if number % stride:
@@ -148,14 +148,14 @@ def _read_frames(path: Path) -> list[npt.NDArray[np.uint8]]:
                     kept.append(frame.to_ndarray(format="rgb24"))
                     if len(kept) > FRAMES:  # the length is not known beforehand: thin out, go on with larger steps
                         kept, stride = kept[::2], 2 * stride
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as video ({_reason(error)})") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as video ({_reason(error, path)})") from error
     if not kept:
         raise InputError(f"{path}: holds no picture")
     return kept
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, path: Path) -> str:
     """An error's own words on one line, without the path that the message names already."""
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(words).splitlines()[0]
+    words = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return words.replace(f" {str(path)!r}", "").splitlines()[0]

@@ -53,7 +53,8 @@ def _root(histogram: npt.NDArray[Any]) -> Float:
 def _colour(hsv: npt.NDArray[np.intp]) -> Float:
     hue, saturation, value = hsv.T
     coloured = (saturation > 40) & (value > 40)  # greys and blacks have no hue
-    cell = hue * HUES // 256 * SATURATIONS + saturation * SATURATIONS // 256
+    # Bins of hue are centred on red, yellow, green, ...: else red would fall into two.
+    cell = (hue * HUES + 128) // 256 % HUES * SATURATIONS + saturation * SATURATIONS // 256
     hues = np.bincount(cell[coloured], minlength=HUES * SATURATIONS)
     greys = np.bincount(value[~coloured] * GREYS // 256, minlength=GREYS)
     return _root(np.concatenate([hues, greys]))
