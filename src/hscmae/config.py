@@ -218,9 +218,8 @@ def build(model: type[C], settings: Mapping[str, Any], origin: str = "settings")
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise InputError(
-                f"{origin}: unknown setting {name!r}{_suggestion(name, dotted_names(model).values())}"
-            ) from None
+            known = [*dotted_names(model).values(), *model.model_fields]
+            raise InputError(f"{origin}: unknown setting {name!r}{_suggestion(name, known)}") from None
         given = "" if name == "" or isinstance(first["input"], dict) else f", got {first['input']!r}"
         raise InputError(f"{origin}: {name}: {first['msg'].removeprefix('Value error, ')}{given}") from None
 

@@ -38,15 +38,19 @@ def top_neighbours(t: Tensor, k: int, *, block: int = 2048) -> tuple[Tensor, Ten
         k: neighbours a row; at most n - 1 are returned.
 
     Returns:
-        Cosines and row numbers, both of shape (n, min(k, n - 1)), each row descending.
+        Cosines and row numbers, both of shape (n, min(k, n - 1)), each row descending. A zero row is nobody's
+        neighbour and has none: where too few rows are left, the cosine is minus infinity.
     """
     n = len(t)
     k = min(k, n - 1)
+    alive = t.any(1)
     values, indices = [], []
     for start in range(0, n, block):
         cosine = t[start : start + block] @ t.T
         rows = torch.arange(len(cosine), device=t.device)
         cosine[rows, rows + start] = -torch.inf
+        cosine[~alive[start : start + block]] = -torch.inf
+        cosine[:, ~alive] = -torch.inf
         top = cosine.topk(k, dim=1)
         values.append(top.values)
         indices.append(top.indices)
@@ -60,7 +64,7 @@ def smoothing_operator(t: Tensor, k: int, tau: float) -> Tensor:
     """
     n = len(t)
     cosine, index = top_neighbours(t, k)
-    weight = torch.softmax(cosine / tau, dim=1)
+    weight = torch.where(cosine.isfinite(), torch.softmax(cosine / tau, dim=1), 0.0)
     rows = torch.arange(n, device=t.device).repeat_interleave(index.shape[1])
     cols, half = index.flatten(), weight.flatten().double() / 2
     rows, cols = torch.cat([rows, cols]), torch.cat([cols, rows])

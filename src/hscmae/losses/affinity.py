@@ -43,7 +43,7 @@ def mine_neighbours(fused: Tensor, candidates: Tensor, exclude: Tensor, *, k: in
     alive = candidates.any(1)
     cosine = cosine.masked_fill(exclude | ~alive, -torch.inf)
     top = cosine.topk(min(k, len(candidates)), dim=1)
-    weight = torch.softmax(top.values.float() / tau, dim=1).to(fused.dtype)
+    weight = torch.softmax(top.values / tau, dim=1)
     usable = torch.isfinite(top.values) & fused.any(1, keepdim=True)
     # A row without any candidate is all -inf, whose softmax is not a number.
     return Neighbours(top.indices, torch.where(usable, weight, 0.0))

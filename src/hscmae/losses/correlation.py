@@ -38,7 +38,7 @@ def correlation_loss(
         valid: rows that have both modalities, shape (n,), bool; the others take no part.
 
     Returns:
-        Scalar in the type of ``z1``.
+        Scalar in the type of ``z1``; not a number where a covariance is singular (only at a ridge near 0).
 
     Relations:
         Andrew et al. 2013 maximise the same trace norm with eigendecompositions; ``linear.cca.ridge_cca`` is its
@@ -72,5 +72,6 @@ def _cholesky(cov: Tensor, ridge: float) -> Tensor:
     # The absolute term is far below any real variance and keeps a collapsed view (all zeros) factorisable.
     shift = ridge * torch.diagonal(cov).mean() + 1e-12
     eye = torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
-    factor: Tensor = torch.linalg.cholesky_ex(cov + shift * eye).L
-    return factor
+    factor, failed = torch.linalg.cholesky_ex(cov + shift * eye)
+    # Not a number stops the run; the half-made factor of a singular covariance would give a finite, wrong loss.
+    return torch.where(failed > 0, torch.nan, factor)

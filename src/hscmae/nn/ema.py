@@ -40,6 +40,9 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
 def decay_at(step: int, steps: int, decay: float) -> float:
     r"""Decay schedule of BYOL (Grill et al. 2020): from ``decay`` up to 1 along a cosine.
 
-    :math:`\mu = 1 - (1 - \mu_0)\,(\cos(\pi\,\text{step}/\text{steps}) + 1) / 2`
+    :math:`\mu = 1 - (1 - \mu_0)\,(\cos(\pi\,\text{step}/\text{steps}) + 1) / 2`; a decay of 0 stays 0, so that the
+    teacher is a copy of the student at every step.
     """
+    if decay == 0:
+        return 0.0
     return 1 - (1 - decay) * (math.cos(math.pi * min(step / steps, 1.0)) + 1) / 2

@@ -1,0 +1,202 @@
+"""Affinity-weighted InfoNCE and plain InfoNCE against loops copied from their formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hscmae.losses.affinity import Neighbours, mine_neighbours
+from hscmae.losses.contrastive import affinity_infonce, infonce
+
+N, MEMORY, DIM = 7, 5, 4
+TREATMENTS = {
+    "negative": {"pair_share": 0.0},
+    "positive": {"pair_share": 0.3},
+    "only the pair": {"pair_share": 1.0},
+    "masked": {"mask_pair": True},
+}
+each_treatment = pytest.mark.parametrize("treatment", TREATMENTS.values(), ids=TREATMENTS)
+
+
+def draw(n, seed):
+    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def case(memory=0, k=3):
+    """Queries, keys, the neighbours mined by some teacher, and which pairs are the same clip."""
+    teacher = F.normalize(draw(N + memory, 2), dim=1)
+    same = torch.zeros(N, N + memory, dtype=torch.bool)
+    if memory:
+        same[1, N + 2] = same[4, N] = True
+    own = torch.eye(N, N + memory, dtype=torch.bool)
+    neighbours = mine_neighbours(teacher[:N], teacher, own | same, k=k, tau=0.2)
+    return draw(N, 0), draw(N + memory, 1), neighbours, same
+
+
+def dense(neighbours, m):
+    w = [[0.0] * m for _ in neighbours.index]
+    for i, (index, weight) in enumerate(zip(neighbours.index.tolist(), neighbours.weight.tolist(), strict=True)):
+        for j, x in zip(index, weight, strict=True):
+            w[i][j] += x
+    return w
+
+
+def naive(
+    query, keys, neighbours, *, tau, pair_share=0.0, mask_pair=False, query_valid=None, key_valid=None, exclude=None
+):
+    q, k = ([[x / math.hypot(*row) for x in row] for row in z.tolist()] for z in (query, keys))
+    n, m = len(q), len(k)
+    query_there = [True] * n if query_valid is None else query_valid.tolist()
+    key_there = [True] * m if key_valid is None else key_valid.tolist()
+    left_out = [[False] * m for _ in range(n)] if exclude is None else exclude.tolist()
+    total = mass = 0.0
+    for i, soft in enumerate(dense(neighbours, m)):
+        if not query_there[i]:
+            continue
+        similarity = [sum(a * b for a, b in zip(q[i], k[j], strict=True)) / tau for j in range(m)]
+        denominator = sum(
+            math.exp(similarity[j])
+            for j in range(m)
+            if key_there[j] and not left_out[i][j] and not (mask_pair and i == j)
+        )
+        known = sum(w for j, w in enumerate(soft) if key_there[j])
+        for j in range(m):
+            w = (1 - pair_share) * soft[j] / known if known and key_there[j] else 0.0
+            w += pair_share if i == j and key_there[j] else 0.0
+            if w:
+                total -= w * math.log(math.exp(similarity[j]) / denominator)
+                mass += w
+    return total / mass if mass else 0.0
+
+
+@each_treatment
+@pytest.mark.parametrize("tau", [0.07, 0.5])
+@pytest.mark.parametrize("memory", [0, MEMORY])
+def test_equals_double_loop(memory, tau, treatment):
+    query, keys, neighbours, same = case(memory)
+    loss = affinity_infonce(query, keys, neighbours, tau=tau, exclude=same, **treatment).item()
+    assert loss == pytest.approx(naive(query, keys, neighbours, tau=tau, exclude=same, **treatment), abs=1e-12)
+    assert loss >= 0
+
+
+@each_treatment
+def test_missing_queries_and_keys_equal_double_loop(treatment):
+    query, keys, neighbours, same = case(MEMORY)
+    query_valid = torch.tensor([1, 1, 0, 1, 1, 1, 1], dtype=torch.bool)
+    key_valid = torch.tensor([0, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1], dtype=torch.bool)
+    arguments = {"tau": 0.2, "query_valid": query_valid, "key_valid": key_valid, "exclude": same, **treatment}
+    loss = affinity_infonce(query, keys, neighbours, **arguments).item()
+    assert loss == pytest.approx(naive(query, keys, neighbours, **arguments), abs=1e-12)
+
+
+def test_missing_keys_are_neither_positive_nor_negative_and_missing_queries_nothing():
+    query, keys, neighbours, _ = case()
+    query_valid = torch.arange(N) != 2
+    key_valid = torch.arange(N) != 4
+
+    def loss():
+        return affinity_infonce(
+            query, keys, neighbours, pair_share=0.2, query_valid=query_valid, key_valid=key_valid
+        ).item()
+
+    before = loss()
+    query[2], keys[4] = draw(1, 8)[0], draw(1, 9)[0]
+    assert loss() == before
+    query[3] = draw(1, 10)[0]
+    assert loss() != before
+
+
+@each_treatment
+def test_rows_without_neighbours(treatment):
+    query, keys, neighbours, _ = case()
+    weight = neighbours.weight.clone()
+    weight[[1, 5]] = 0
+    lonely = Neighbours(neighbours.index, weight)
+    loss = affinity_infonce(query, keys, lonely, tau=0.2, **treatment).item()
+    assert loss == pytest.approx(naive(query, keys, lonely, tau=0.2, **treatment), abs=1e-12)
+
+
+def test_nothing_to_learn_from_gives_zero_and_no_gradient():
+    query, keys, neighbours, _ = case()
+    query, keys = query.requires_grad_(), keys.requires_grad_()
+    nothing = torch.zeros(N, dtype=torch.bool)
+    empty = Neighbours(neighbours.index, torch.zeros_like(neighbours.weight))
+    losses = [
+        affinity_infonce(query, keys, empty),
+        affinity_infonce(query, keys, neighbours, query_valid=nothing),
+        affinity_infonce(query, keys, neighbours, pair_share=0.5, key_valid=nothing),
+    ]
+    for loss in losses:
+        assert loss.item() == 0
+        assert all(torch.all(g == 0) for g in torch.autograd.grad(loss, (query, keys)))
+
+
+@each_treatment
+@pytest.mark.parametrize("missing", [False, True])
+def test_gradcheck(missing, treatment):
+    query, keys, neighbours, same = case(MEMORY)
+    valid = {}
+    if missing:
+        valid = {"query_valid": torch.arange(N) != 2, "key_valid": torch.arange(N + MEMORY) % 5 != 1}
+
+    def loss(q, k):
+        return affinity_infonce(q, k, neighbours, tau=0.3, exclude=same, **valid, **treatment)
+
+    assert torch.autograd.gradcheck(loss, (query.requires_grad_(), keys.requires_grad_()))
+
+
+def test_pair_share_one_is_one_direction_of_infonce():
+    query, keys, neighbours, _ = case()
+    logits = F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T / 0.1
+    expected = F.cross_entropy(logits, torch.arange(N))
+    torch.testing.assert_close(affinity_infonce(query, keys, neighbours, tau=0.1, pair_share=1.0), expected)
+
+
+def test_the_three_treatments_push_push_not_and_pull_the_own_pair():
+    # Two clips whose only neighbour is the other: what moves key 0 along query 0 is its treatment as own pair.
+    query = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    keys = torch.tensor([[0.6, 0.8], [0.8, -0.6]], dtype=torch.float64, requires_grad=True)
+    neighbours = Neighbours(torch.tensor([[1], [0]]), torch.ones(2, 1, dtype=torch.float64))
+    only_first = torch.tensor([True, False])
+
+    def push(**treatment):
+        loss = affinity_infonce(query, keys, neighbours, tau=0.5, query_valid=only_first, **treatment)
+        return torch.autograd.grad(loss, keys)[0][0, 0].item()
+
+    assert push() > 0
+    assert push(mask_pair=True) == 0
+    assert push(pair_share=0.9) < 0
+
+
+def test_a_masked_pair_cannot_have_a_share():
+    query, keys, neighbours, _ = case()
+    with pytest.raises(ValueError, match="pair_share"):
+        affinity_infonce(query, keys, neighbours, pair_share=0.1, mask_pair=True)
+
+
+@pytest.mark.parametrize("tau", [0.07, 1.0])
+@pytest.mark.parametrize("missing", [False, True])
+def test_infonce_equals_loop(missing, tau):
+    z1, z2 = draw(N, 0), 3 * draw(N, 1)
+    valid = torch.arange(N) % 3 != 1 if missing else None
+    rows = [i for i in range(N) if valid is None or valid[i]]
+
+    def cosine(i, j):
+        a, b = z1[i].tolist(), z2[j].tolist()
+        return sum(p * q for p, q in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+    total = 0.0
+    for i in rows:
+        there = math.log(sum(math.exp(cosine(i, j) / tau) for j in rows))
+        back = math.log(sum(math.exp(cosine(j, i) / tau) for j in rows))
+        total += (there + back) / 2 - cosine(i, i) / tau
+    assert infonce(z1, z2, tau=tau, valid=valid).item() == pytest.approx(total / len(rows), abs=1e-12)
+
+
+def test_infonce_gradcheck():
+    z1, z2 = draw(N, 0).requires_grad_(), draw(N, 1).requires_grad_()
+    valid = torch.arange(N) != 3
+    assert torch.autograd.gradcheck(lambda a, b: infonce(a, b, tau=0.3, valid=valid), (z1, z2))
