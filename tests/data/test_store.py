@@ -79,7 +79,7 @@ def test_single_labels_are_plain_numbers_and_float64_becomes_float32(tmp_path: P
     assert open_store(tmp_path / "s").features["audio"].dtype == np.float32
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(deadline=None, derandomize=True, max_examples=15)
 @given(cuts=st.lists(st.integers(0, 20), max_size=6), checkpoints=st.booleans())
 def test_blocks_of_any_size_give_the_same_store(tmp_path_factory, cuts: list[int], checkpoints: bool) -> None:
     pairs = some_pairs()
@@ -201,6 +201,16 @@ def test_a_killed_writer_is_resumed_from_its_last_checkpoint(tmp_path: Path) -> 
         writer.append(pairs[9:])
     assert_same(pairs, open_store(tmp_path / "s", verify=True))
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_checkpoint_that_lost_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "s") as writer:
+        writer.append(some_pairs())
+        writer.checkpoint({})
+        raise KeyboardInterrupt
+    os.truncate(partial_folder(tmp_path / "s") / "audio.npy", 150)
+    with pytest.raises(InputError, match="shorter than its checkpoint says"):
+        StoreWriter(tmp_path / "s", resume=True)
 
 
 def test_without_resume_an_earlier_attempt_is_forgotten(tmp_path: Path) -> None:

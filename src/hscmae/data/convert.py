@@ -71,30 +71,32 @@ def convert(
         "dtype": None if dtype is None else np.dtype(dtype).name,
     }
     source = ", ".join(str(path) for path in paths)
-    with store.StoreWriter(output, overwrite=overwrite, resume=resume, dtype=dtype, source=source) as writer:
-        if writer.state and writer.state["request"] != request:
-            raise InputError(
-                f"{output}: the inputs or settings changed since this conversion began; run it without --resume"
-            )
-        first_table, first_row = writer.state.get("next", (0, 0))
-        with ExitStack() as stack:
-            for number, (path, opened) in enumerate(_side_by_side(paths, stack)):
-                if number < first_table:
-                    continue
-                with opened() as table, readers.damage_named(path):
-                    if table.ids is None and len(paths) > 1:
-                        table.ids = np.array(
-                            [f"{path.stem}-{row}".encode() for row in range(len(table))], dtype=np.bytes_
-                        )
-                    saved = time.monotonic()
-                    start = first_row if number == first_table else 0
-                    for next_row, block in table.blocks(start=start, drop_bad_rows=drop_bad_rows):
-                        writer.append(block)
-                        if progress is not None:
-                            progress(path, next_row, len(table))
-                        if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                            writer.checkpoint({"request": request, "next": (number, next_row)})
-                            saved = time.monotonic()
+    state = store.interrupted_state(output) if resume else {}
+    if state and state["request"] != request:
+        raise InputError(
+            f"{output}: the inputs or settings changed since this conversion began; run it without --resume"
+        )
+    first_table, first_row = state.get("next", (0, 0))
+    with (
+        store.StoreWriter(output, overwrite=overwrite, resume=resume, dtype=dtype, source=source) as writer,
+        ExitStack() as stack,
+    ):
+        for number, (path, opened) in enumerate(_side_by_side(paths, stack)):
+            if number < first_table:
+                continue
+            with opened() as table:
+                if table.ids is None and len(paths) > 1:
+                    ids = [f"{path.stem}-{row}".encode() for row in range(len(table))]
+                    table.ids = np.array(ids, dtype=np.bytes_)
+                saved = time.monotonic()
+                start = first_row if number == first_table else 0
+                for next_row, block in table.blocks(start=start, drop_bad_rows=drop_bad_rows):
+                    writer.append(block)
+                    if progress is not None:
+                        progress(path, next_row, len(table))
+                    if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                        writer.checkpoint({"request": request, "next": (number, next_row)})
+                        saved = time.monotonic()
     return writer.rows
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hscmae.data import readers, store
 from hscmae.data.compare import compare
 from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray
-from hscmae.data.table import Problem, RowArray, Table, duplicate_ids, non_finite_rows, repeated_rows
+from hscmae.data.table import Problem, RowArray, Table, damage_named, duplicate_ids, non_finite_rows, repeated_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import effective_rank
 
@@ -94,14 +94,14 @@ def inspect_file(path: str | PathLike[str], against: str | PathLike[str] | None 
 
     try:
         if store.is_store(path):
-            with readers.damage_named(path):
+            with damage_named(path):
                 table = store.open_table(path, report, verify=True)
         else:
             table = readers.open_table(path, report)
-        with table, readers.damage_named(path):
+        with table, damage_named(path):
             _look_through(table, result)
             if against is not None and table.features:
-                with readers.open_table(against) as other, readers.damage_named(Path(against)):
+                with readers.open_table(against) as other, damage_named(Path(against)):
                     result.against = compare(table, other)
     except InputError as error:
         if against is not None and str(error).startswith(f"{against}:"):
@@ -127,7 +127,7 @@ def _look_through(table: Table, result: Inspection) -> None:
         present = table.present.get(m, np.ones(x.shape[0], dtype=bool))
         lengths = table.lengths.get(m)
         try:
-            with readers.damage_named(Path(table.source)):
+            with damage_named(Path(table.source)):
                 result.modalities[m] = _scan(table, m, x, present, lengths, split, result.problems)
         except InputError as error:
             result.problems.append(Problem("truncated", m, str(error).removeprefix(f"{table.source}: ")))

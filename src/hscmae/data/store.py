@@ -223,7 +223,7 @@ class StoreWriter:
             self.discard()  # but an interrupted writer keeps what it has, to be resumed
 
     def _restore(self) -> None:
-        journal = json.loads((self._partial / JOURNAL).read_text())
+        journal = json.loads((self._partial / JOURNAL).read_bytes())
         self.rows, self.state = journal["rows"], journal["state"]
         for m, (dtype, tail) in journal["files"].items():
             self._files[m] = _GrowingArray(self._partial / f"{m}.npy", np.dtype(dtype), tuple(tail), self.rows)
@@ -246,6 +246,13 @@ def write_store(pairs: Pairs, folder: str | os.PathLike[str], *, overwrite: bool
             writer.append(pairs[start : start + BLOCK_ROWS])
 
 
+def interrupted_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the last checkpoint of an interrupted writer of ``folder`` was given; empty where there is none."""
+    journal = partial_folder(Path(folder)) / JOURNAL
+    state: dict[str, Any] = json.loads(journal.read_bytes())["state"] if journal.is_file() else {}
+    return state
+
+
 def partial_folder(folder: Path) -> Path:
     """Where a store is built before it gets its name."""
     return folder.parent / f".{folder.name}.partial"
@@ -258,7 +265,10 @@ class _GrowingArray:
         self.path, self.dtype, self.tail, self.rows = path, dtype, tail, rows
         self._file: BinaryIO = path.open("r+b" if rows else "w+b")
         self._write_header()
-        self._file.truncate(self._file.tell() + rows * int(np.prod(tail)) * dtype.itemsize)
+        end = self._file.tell() + rows * int(np.prod(tail)) * dtype.itemsize
+        if self._file.seek(0, os.SEEK_END) < end:
+            raise InputError(f"{path}: shorter than its checkpoint says; run it without --resume")
+        self._file.truncate(end)
         self._file.seek(0, os.SEEK_END)
 
     def _write_header(self) -> None:

@@ -8,9 +8,12 @@ with a file is told to a ``Report``: ``refuse`` raises at once, the inspector co
 from __future__ import annotations
 
 import logging
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +26,31 @@ BLOCK_ROWS = 4096
 BLOCK_BYTES = 64 * 2**20  # what one block may take of the raw file, whatever its rows
 
 log = logging.getLogger(__name__)
+
+
+# What libraries raise on damaged files. Their words help nobody who did not write the library, so the file is named.
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, OverflowError,
+    NotImplementedError, SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises on reading a damaged file into one ``InputError`` line naming the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path}: permission denied") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: does not fit in memory; `hscmae convert` makes a store of it, which need not"
+        ) from error
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: damaged or cut short ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -130,12 +158,18 @@ class Table:
         return max(1, min(rows, BLOCK_BYTES // max(1, row_bytes, self.raw_row_bytes)))
 
     def block(self, start: int, stop: int) -> Pairs:
-        """Rows ``start`` to ``stop`` as ``Pairs``, unchecked."""
+        """Rows ``start`` to ``stop`` as ``Pairs``, unchecked.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
         rows = slice(start, stop)
         stop = min(stop, len(self))
         ids = np.array([str(row).encode() for row in range(start, stop)], dtype=f"S{len(str(max(len(self) - 1, 0)))}")
+        with damage_named(Path(self.source)):
+            features = {m: np.asarray(x[rows]) for m, x in self.features.items()}
         return Pairs(
-            features={m: np.asarray(x[rows]) for m, x in self.features.items()},
+            features=features,
             ids=ids if self.ids is None else self.ids[rows],
             present={m: p[rows] for m, p in self.present.items()},
             labels=None if self.labels is None else self.labels.take(np.arange(start, stop)),

@@ -6,10 +6,7 @@ The format is told by what a file is, not by its name. One module a format, each
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +14,7 @@ from typing import Protocol
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import ave, hdf5, npy, npz, tfrecord
-from hscmae.data.table import BLOCK_ROWS, Report, Table, refuse
+from hscmae.data.table import BLOCK_ROWS, Report, Table, damage_named, refuse
 from hscmae.errors import InputError
 
 
@@ -31,26 +28,6 @@ class Reader(Protocol):
 
 READERS: tuple[Reader, ...] = (store, ave, hdf5, npz, tfrecord, npy)
 FORMATS = "HDF5, .npz, .npy files, YouTube-8M TFRecord, the AVE release, or a store"
-
-# What libraries raise on damaged files. Their words help nobody who did not write the library, so the file is named.
-_DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, OverflowError, MemoryError,
-    NotImplementedError, SyntaxError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
-
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises on a damaged file into one ``InputError`` line naming the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except PermissionError as error:
-        raise InputError(f"{path}: permission denied") from error
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: damaged or cut short ({reason})") from error
 
 
 def open_table(path: str | PathLike[str], report: Report = refuse) -> Table:
@@ -96,7 +73,7 @@ def read(path: str | PathLike[str], *, drop_bad_rows: bool = False) -> Pairs:
     if store.is_store(path):
         with damage_named(path):
             return store.open_store(path, verify=store.size_of(path) <= store.VERIFY_BYTES)
-    with open_table(path) as table, damage_named(path):
+    with open_table(path) as table:
         return table.read(drop_bad_rows=drop_bad_rows)
 
 
@@ -107,6 +84,6 @@ def read_blocks(path: str | PathLike[str], rows: int = BLOCK_ROWS, *, drop_bad_r
         InputError: as ``read``; for bad rows, on reaching them.
     """
     path = Path(path)
-    with open_table(path) as table, damage_named(path):
+    with open_table(path) as table:
         for _, block in table.blocks(rows, drop_bad_rows=drop_bad_rows):
             yield block

@@ -107,7 +107,7 @@ def _check_parts_agree(parts: Mapping[str, Mapping[str, RowArray]], source: str,
         for s in parts:
             if s not in having:
                 report(source, Problem("missing-dataset", f"{shown}_{s}", f"missing, but {shown}_{having[0]} is there"))
-        shapes = {parts[s][key].shape[1:] for s in having}
+        shapes = {parts[s][key].shape[1:] for s in having if len(parts[s][key].shape) in (2, 3)}
         if _is_feature(key) and len(shapes) > 1:
             listed = ", ".join(f"{shown}_{s} {parts[s][key].shape}" for s in having)
             report(source, Problem("dimensions", shown, f"dimensions differ between splits: {listed}"))
