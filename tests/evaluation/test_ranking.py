@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hscmae.data.pairs import Labels
 from hscmae.errors import InputError
 from hscmae.evaluation import ranking
-from hscmae.evaluation.ranking import MAX_GAIN, Ranking, hits_needed, rank, to_grid
+from hscmae.evaluation.ranking import MAX_GAIN, Ranking, rank, to_grid
 from hscmae.evaluation.ranking_gpu import rank_blocks
 
 
@@ -143,7 +143,7 @@ def test_scale_of_the_rows_does_not_matter():
         np.testing.assert_array_equal(rank(q * factor, g, labels=labels).ap, expected.ap)
 
 
-def test_block_size_and_threads_change_nothing():
+def test_block_size_and_threads_change_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     q, g = rng.standard_normal((101, 128)).astype(np.float32), rng.standard_normal((173, 128)).astype(np.float32)
     sets = [rng.choice(20, size=rng.integers(0, 4), replace=False).tolist() for _ in range(274)]
@@ -155,6 +155,7 @@ def test_block_size_and_threads_change_nothing():
     try:
         for rows, n_threads in itertools.product((2, 3, 50, 100, 101, None), (1, 2)):
             torch.set_num_threads(n_threads)
+            monkeypatch.setattr(ranking, "CACHED_SCORES", 100 * (rows or 1))
             found = rank(q, g, pairs=pairs, labels=labels, recall_levels=levels, block_rows=rows)
             for name in ("pair_rank", "ties", "n_relevant", "ap", "ap_cutoffs", "ndcg", "precision"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=f"{name} {rows}")
@@ -180,11 +181,14 @@ def test_the_longest_row_stays_on_the_grid():
         assert np.square(to_grid(np.ones((1, dim)))).sum() < 2**52
 
 
-def test_hits_needed_for_a_recall():
-    levels = np.array([0, 0.1, 0.3, 0.7, 0.71, 1])
-    assert hits_needed(levels, 10).tolist() == [1, 1, 3, 7, 8, 10]
-    assert hits_needed(torch.from_numpy(levels), torch.tensor(10)).tolist() == [1, 1, 3, 7, 8, 10]
-    assert hits_needed(levels, 1).tolist() == [1] * 6
+def test_a_recall_level_is_met_by_the_fewest_items_that_reach_it():
+    """Ten relevant items; the precision after each is 1, 1, 1, 4/7, 5/9, 6/11, 7/13, 8/15, 9/17, 10/20."""
+    angles = np.deg2rad(np.arange(20.0))
+    gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    relevant = np.array([1, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1])
+    labels = Labels.single([1], "xy"), Labels.single(relevant, "xy")
+    found = rank(gallery[:1], gallery, labels=labels, recall_levels=(0, 0.1, 0.3, 0.31, 0.7, 0.9, 0.91, 1))
+    np.testing.assert_allclose(found.precision[0], [1, 1, 1, 4 / 7, 7 / 13, 9 / 17, 0.5, 0.5], rtol=1e-15)
 
 
 def test_rows_of_zeros_tie_with_everything():
@@ -217,6 +221,19 @@ def test_gains_up_to_the_limit_are_told_apart():
     rng = np.random.default_rng(7)
     q, g = rng.standard_normal((1, 3)), rng.standard_normal((4, 3))
     check(rank(q, g, labels=labels), naive(exact_scores(q, g), shared_counts(labels)))
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_perfect_order_scores_one_to_the_bit(single):
+    angles = np.deg2rad(np.arange(30.0))
+    gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for m in range(1, 31):
+        relevant = Labels.single((np.arange(30) < m).astype(int), "xy")
+        if not single:
+            relevant = multi([[0, 1, 2][: 3 * (m - i) // m] if i < m else [3] for i in range(30)], 4)
+        query = Labels.single([1], "xy") if single else multi([[0, 1, 2]], 4)
+        found = rank(gallery[:1], gallery, labels=(query, relevant))
+        assert found.ap[0] == found.ndcg[0] == 1, m
 
 
 def test_empty_queries():

@@ -9,9 +9,9 @@ NumPy vectorises) gives the order, the pessimistic treatment of ties and the rel
 
 from __future__ import annotations
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ GRID_BITS = 26
 GAIN_BITS = 8
 MAX_GAIN = 2**GAIN_BITS - 1
 BLOCK_SCORES = 2**23  # scores held at a time: 64 MiB
+CACHED_SCORES = 2**16  # scores that one thread sorts at a time: 512 KiB, which a core's own cache holds
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -154,8 +155,10 @@ def rank(
 
 
 def rank_rows(job: Job) -> Ranking:
-    """Rank on the CPU: blocks of scores from one matrix product, then one list after another, shared by the threads."""
+    """Rank on the CPU: blocks of scores by one matrix product, then a few lists at a time in the cache of a core."""
     n, n_gallery = len(job.queries), len(job.gallery)
+    left, right = torch.from_numpy(job.queries), torch.from_numpy(job.gallery)
+    scores = torch.empty(min(job.step, n), n_gallery, dtype=torch.float64)
     found = Ranking(
         n_gallery=n_gallery,
         pair_rank=np.zeros(n, dtype=np.int64),
@@ -166,58 +169,65 @@ def rank_rows(job: Job) -> Ranking:
         ndcg=np.full(n, np.nan),
         precision=np.full((n, len(job.levels)), np.nan),
     )
-    left, right = torch.from_numpy(job.queries), torch.from_numpy(job.gallery)
-    scores = torch.empty(min(job.step, n), n_gallery, dtype=torch.float64)
     discount = 1 / np.log2(np.arange(2, min(job.k, n_gallery) + 2))
-    hits = np.arange(1, n_gallery + 1, dtype=np.float64)
+    ideal = (np.tri(len(discount)) * discount).sum(axis=1)  # DCG of 1, 2, ... items of gain 1 in front
+    counting = np.arange(1, n_gallery + 1, dtype=np.float64)
 
-    def rank_some(first: int, last: int, scores: Float64Array) -> None:
-        keys = np.empty(n_gallery, dtype=np.int64)
-        for i in range(first, last):
-            np.copyto(keys, scores[i - first], casting="unsafe")
-            pair = job.pair_of[i]
-            of_pair = keys[pair]
+    def rank_some(start: int, first: int, last: int) -> None:
+        """Rank the lists from ``first`` to ``last`` of the block that begins at ``start``."""
+        keys = scores[first - start : last - start].numpy().astype(np.int64)
+        for i, row in enumerate(keys, start=first):
+            of_pair = row[job.pair_of[i]]
             for c in job.classes[job.class_start[i] : job.class_start[i + 1]]:
-                keys[job.members[job.member_start[c] : job.member_start[c + 1]]] += 1
-            keys.sort()
-            if pair >= 0:
-                found.pair_rank[i] = np.searchsorted(keys, of_pair + MAX_GAIN, side="right")
-            gains = keys.astype(np.uint8)  # the low byte
-            np.bitwise_or(keys, MAX_GAIN, out=keys)
-            found.ties[i] = np.count_nonzero(keys[1:] == keys[:-1])
-            at = np.flatnonzero(gains != 0)
+                row[job.members[job.member_start[c] : job.member_start[c + 1]]] += 1
+            row.sort()
+            if job.pair_of[i] >= 0:
+                found.pair_rank[i] = row.searchsorted(of_pair + MAX_GAIN, side="right")
+        gains = keys.astype(np.uint8)  # the low byte
+        keys |= MAX_GAIN
+        tied, relevant = keys[:, 1:] == keys[:, :-1], gains > 0
+        dcg = (gains[:, : job.k] * discount).sum(axis=1)
+        for i in range(first, last):
+            found.ties[i] = np.count_nonzero(tied[i - first])
+            at = relevant[i - first].nonzero()[0]
             m = len(at)
             if not m:
                 continue
-            precision = hits[:m] / (at + 1)
+            hits = counting[:m]
+            precision = hits / (at + 1)
             summed = precision.cumsum()
             found.n_relevant[i] = m
             found.ap[i] = summed[-1] / m
-            found.ap_cutoffs[i] = (summed / hits[:m] * np.diff(at, append=n_gallery)).sum() / n_gallery
-            # The highest gains of the list: from the number of items of each gain.
-            counts = np.bincount(gains[at])[::-1]
-            best = np.repeat(np.arange(len(counts))[::-1], np.minimum(counts, job.k))[: job.k]
-            found.ndcg[i] = (gains[: job.k] * discount).sum() / (best * discount[: len(best)]).sum()
+            until = np.empty_like(at)  # where the next relevant item is
+            until[:-1], until[-1] = at[1:], n_gallery
+            until -= at
+            found.ap_cutoffs[i] = (summed / hits * until).sum() / n_gallery
+            if job.class_start[i + 1] - job.class_start[i] == 1:  # every gain is 1
+                found.ndcg[i] = dcg[i - first] / ideal[min(m, len(ideal)) - 1]
+            else:
+                found.ndcg[i] = dcg[i - first] / (_highest(gains[i - first, at], len(discount)) * discount).sum()
             if len(job.levels):
                 highest = np.maximum.accumulate(precision[::-1])[::-1]
-                found.precision[i] = highest[hits_needed(job.levels, m) - 1]
+                # A recall of 0.3 is reached by 3 items of 10, though 0.3 * 10 is above 3 in floating point.
+                needed = np.ceil(job.levels * m - 1e-9).astype(np.int64)
+                found.precision[i] = highest[np.maximum(needed, 1) - 1]
 
-    n_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(n_threads) as pool:
+    at_once = max(1, CACHED_SCORES // n_gallery)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start in range(0, n, job.step):
             stop = min(start + job.step, n)
-            block = torch.mm(left[start:stop], right.T, out=scores[: stop - start]).numpy()
-            cuts = np.linspace(start, stop, min(stop - start, 4 * n_threads) + 1).astype(int).tolist()
-            parts = [block[first - start : last - start] for first, last in itertools.pairwise(cuts)]
-            list(pool.map(rank_some, cuts[:-1], cuts[1:], parts))
+            torch.mm(left[start:stop], right.T, out=scores[: stop - start])
+            firsts = range(start, stop, at_once)
+            lasts = (min(first + at_once, stop) for first in firsts)
+            list(pool.map(rank_some, repeat(start), firsts, lasts))
     return found
 
 
-def hits_needed(levels: Any, n_relevant: Any) -> Any:
-    """Number of relevant items to be found for a recall level, at least 1; arrays or tensors of one kind."""
-    # A recall of 0.3 is reached by 3 items of 10, though 0.3 * 10 is above 3 in floating point.
-    needed = -((1e-9 - levels * n_relevant) // 1)
-    return needed.clip(1).astype(np.int64) if isinstance(needed, np.ndarray) else needed.clip(1).to(torch.int64)
+def _highest(gains: npt.NDArray[np.uint8], k: int) -> npt.NDArray[np.uint8]:
+    """The k highest gains, descending, zeros after the last; from the number of items of each gain."""
+    counts = np.bincount(gains)[::-1]
+    best = np.repeat(np.arange(len(counts), dtype=np.uint8)[::-1], np.minimum(counts, k))[:k]
+    return np.pad(best, (0, k - len(best)))
 
 
 def to_grid(x: Any, name: str = "embeddings") -> Float64Array:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hscmae.evaluation.ranking import GAIN_BITS, MAX_GAIN, Job, Ranking, hits_needed
+from hscmae.evaluation.ranking import GAIN_BITS, MAX_GAIN, Job, Ranking
 
 
 def rank_blocks(job: Job, device: str | torch.device) -> Ranking:
@@ -40,37 +40,40 @@ def rank_blocks(job: Job, device: str | torch.device) -> Ranking:
         keys = keys.sort(dim=1).values
         pair_rank = torch.searchsorted(keys, of_pair + MAX_GAIN, right=True)[:, 0].where(pair >= 0, 0)
         ties = ((keys[:, 1:] ^ keys[:, :-1]) >> GAIN_BITS == 0).sum(1)
-        summaries = _summaries(keys & MAX_GAIN, job.k, on["levels"])
+        gains = keys & MAX_GAIN
+        summaries = _summaries(gains, job.k, on["levels"])
         blocks.append([x.cpu().numpy() for x in (pair_rank, ties, *summaries)])
     return Ranking(n_gallery, *(np.concatenate(column) for column in zip(*blocks, strict=True)))
 
 
-def _summaries(gains: Tensor, k: int, levels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _summaries(gains: Tensor, k: int, levels: Tensor) -> tuple[Tensor, ...]:
     """The fields of ``Ranking`` from ``n_relevant`` on, from the gains in ranked order, shape (b, n)."""
     b, n = gains.shape
+    device = gains.device
     row, at = gains.nonzero(as_tuple=True)
     count = torch.bincount(row, minlength=b)
-    hits = torch.arange(1, len(row) + 1, device=row.device) - (count.cumsum(0) - count)[row]
+    hits = torch.arange(1, len(row) + 1, device=device) - (count.cumsum(0) - count)[row]
     width = int(count.max()) if len(row) else 1
+    cell = row * width + hits - 1
 
-    def table(values: Tensor) -> Tensor:  # the values of row i, left-aligned in row i, zeros after them
-        out = torch.zeros(b, width, dtype=torch.float64, device=row.device)
-        out[row, hits - 1] = values.to(torch.float64)
-        return out
+    def table(values: Tensor) -> Tensor:  # the values of list i at the left of row i, zeros after them
+        cells = torch.zeros(b * width, dtype=torch.float64, device=device)
+        cells[cell] = values.to(torch.float64)
+        return cells.view(b, width)
 
     precision = table(hits / (at + 1).to(torch.float64))
     summed = precision.cumsum(1)
     ap = summed[:, -1] / count
-    until = torch.cat([at[1:], at.new_full((1,), n)])[: len(at)]  # rank (from 0) of the next relevant item
-    until[count.cumsum(0)[count > 0] - 1] = n
-    ap_cutoffs = table(summed[row, hits - 1] / hits * (until - at)).sum(1) / n
+    until = torch.cat([at[1:], at.new_full((1,), n)])[: len(at)]  # where the next relevant item is
+    until[(count.cumsum(0) - 1)[count > 0]] = n
+    ap_cutoffs = table(summed.view(-1)[cell] * (until - at) / hits).sum(1) / n
 
-    discount = 1 / torch.log2(torch.arange(2, min(k, n) + 2, dtype=torch.float64, device=row.device))
+    discount = 1 / torch.log2(torch.arange(2, min(k, n) + 2, dtype=torch.float64, device=device))
     best = table(gains[row, at]).topk(min(k, width), dim=1).values
     ndcg = (gains[:, :k] * discount).sum(1) / (best * discount[: best.shape[1]]).sum(1)
 
-    highest = precision.flip(1).cummax(1).values.flip(1)
-    needed = hits_needed(levels, count[:, None]).clamp(max=width)
+    highest = precision.flip(1).cummax(1).values.flip(1) if len(levels) else precision
+    needed = torch.ceil(levels * count[:, None] - 1e-9).to(torch.int64).clamp(1, width)
     curve = highest.gather(1, needed - 1)
     for x in (ap, ap_cutoffs, ndcg, curve):
         x[count == 0] = torch.nan
