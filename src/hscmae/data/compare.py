@@ -78,7 +78,7 @@ def _gather(table: Table, m: str, rows: npt.NDArray[np.intp]) -> Rows:
         wanted = np.flatnonzero((rows >= start) & (rows < start + step))
         if not len(wanted):
             continue
-        block = np.asarray(x[start : start + step])[rows[wanted] - start].astype(np.float64)
+        block = table.features_of(m, start, start + step)[rows[wanted] - start].astype(np.float64)
         if block.ndim == 3:
             steps = np.full(len(block), block.shape[1]) if lengths is None else np.maximum(lengths[rows[wanted]], 1)
             valid = (np.arange(block.shape[1]) < steps[:, None])[:, :, None]

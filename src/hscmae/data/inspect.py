@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hscmae.data import readers, store
 from hscmae.data.compare import compare
 from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray
-from hscmae.data.table import Problem, RowArray, Table, damage_named, duplicate_ids, non_finite_rows, repeated_rows
+from hscmae.data.table import Problem, RowArray, Table, duplicate_ids, non_finite_rows, repeated_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import effective_rank
 
@@ -94,14 +94,13 @@ def inspect_file(path: str | PathLike[str], against: str | PathLike[str] | None 
 
     try:
         if store.is_store(path):
-            with damage_named(path):
-                table = store.open_table(path, report, verify=True)
+            table = store.open_table(path, report, verify=True)
         else:
             table = readers.open_table(path, report)
-        with table, damage_named(path):
+        with table:
             _look_through(table, result)
             if against is not None and table.features:
-                with readers.open_table(against) as other, damage_named(Path(against)):
+                with readers.open_table(against) as other:
                     result.against = compare(table, other)
     except InputError as error:
         if against is not None and str(error).startswith(f"{against}:"):
@@ -127,8 +126,7 @@ def _look_through(table: Table, result: Inspection) -> None:
         present = table.present.get(m, np.ones(x.shape[0], dtype=bool))
         lengths = table.lengths.get(m)
         try:
-            with damage_named(Path(table.source)):
-                result.modalities[m] = _scan(table, m, x, present, lengths, split, result.problems)
+            result.modalities[m] = _scan(table, m, x, present, lengths, split, result.problems)
         except InputError as error:
             result.problems.append(Problem("truncated", m, str(error).removeprefix(f"{table.source}: ")))
     if table.labels is not None:
@@ -170,7 +168,7 @@ def _scan(
     sample: list[npt.NDArray[np.float64]] = []
     step = table.block_rows()
     for start in range(0, n, step):
-        block = np.ascontiguousarray(x[start : start + step])
+        block = np.ascontiguousarray(table.features_of(m, start, start + step))
         here = present[start : start + len(block)]
         bad = non_finite_rows(block, here)
         not_finite += (bad + start).tolist()
@@ -182,7 +180,7 @@ def _scan(
         if lengths is not None:
             rows = rows[np.arange(block.shape[1]) < lengths[start : start + len(block)][good, None]]
         else:
-            zero_rows += (np.flatnonzero(good)[~rows.reshape(len(rows), -1).any(axis=1)] + start).tolist()
+            zero_rows += (np.flatnonzero(good)[~rows.any(axis=tuple(range(1, rows.ndim)))] + start).tolist()
         rows = rows.reshape(-1, d).astype(np.float64)
         if len(rows):
             lowest, highest = np.minimum(lowest, rows.min(axis=0)), np.maximum(highest, rows.max(axis=0))

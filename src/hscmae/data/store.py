@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data.npyfile import load_mapped
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.table import (
     BLOCK_ROWS,
@@ -392,7 +393,7 @@ def sha256(path: Path) -> str:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_mapped(path)
     return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": sha256(path)}
 
 
@@ -489,13 +490,13 @@ def _open_array(folder: Path, name: str, entry: Mapping[str, Any], report: Repor
     path = folder / name
     if Path(name).name != name or not name.endswith(".npy"):
         raise InputError(f"{folder}: {MANIFEST} names {name!r}, which is not a file of the store")
-    try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
+    if not path.is_file():
         report(str(folder), Problem("missing-dataset", name, "missing"))
         return None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        report(str(folder), Problem("truncated", name, f"damaged or cut short ({' '.join(str(error).split())[:120]})"))
+    try:
+        array = load_mapped(path)
+    except InputError as error:
+        report(str(folder), Problem("truncated", name, str(error).removeprefix(f"{path}: ")))
         return None
     if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
         message = f"holds {array.dtype.str} {list(array.shape)}, the manifest says {entry['dtype']} {entry['shape']}"

@@ -157,6 +157,15 @@ class Table:
         row_bytes = sum(int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize for x in self.features.values())
         return max(1, min(rows, BLOCK_BYTES // max(1, row_bytes, self.raw_row_bytes)))
 
+    def features_of(self, modality: str, start: int, stop: int) -> FloatArray:
+        """Rows ``start`` to ``stop`` of one modality.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        with damage_named(Path(self.source)):
+            return np.asarray(self.features[modality][start:stop])
+
     def block(self, start: int, stop: int) -> Pairs:
         """Rows ``start`` to ``stop`` as ``Pairs``, unchecked.
 
@@ -166,10 +175,8 @@ class Table:
         rows = slice(start, stop)
         stop = min(stop, len(self))
         ids = np.array([str(row).encode() for row in range(start, stop)], dtype=f"S{len(str(max(len(self) - 1, 0)))}")
-        with damage_named(Path(self.source)):
-            features = {m: np.asarray(x[rows]) for m, x in self.features.items()}
         return Pairs(
-            features=features,
+            features={m: self.features_of(m, start, stop) for m in self.features},
             ids=ids if self.ids is None else self.ids[rows],
             present={m: p[rows] for m, p in self.present.items()},
             labels=None if self.labels is None else self.labels.take(np.arange(start, stop)),

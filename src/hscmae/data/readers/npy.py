@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data.npyfile import load_mapped, read_header
 from hscmae.data.readers import layouts
 from hscmae.data.table import Problem, Report, RowArray, Table
 from hscmae.errors import InputError
@@ -43,43 +44,6 @@ def open_table(path: Path, report: Report) -> Table:
     if flat:
         return layouts.table({file.stem: load_mapped(file) for file in flat}, str(path), "npy folder", report)
     return _one_file_a_clip(path, report)
-
-
-def load_mapped(path: Path) -> npt.NDArray[Any]:
-    """Memory-map a ``.npy`` file (scalars and empty arrays are read).
-
-    Raises:
-        InputError: damaged, or pickled objects.
-    """
-    try:
-        with path.open("rb") as file:
-            shape, _, dtype = read_header(file, str(path))
-            needed = file.tell() + int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
-        if needed > path.stat().st_size:
-            raise ValueError(f"shape {shape} needs {needed} bytes, the file has {path.stat().st_size}")
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if 0 not in shape and shape else None, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged or cut short ({' '.join(str(error).split())[:160]})") from error
-    return array
-
-
-def read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type from the start of a ``.npy`` stream.
-
-    Raises:
-        InputError: pickled objects.
-        ValueError: not a ``.npy`` header.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        raise InputError(f"{name}: holds pickled objects, which are never loaded; save it as plain numbers or text")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"negative size in shape {shape}")
-    return shape, fortran, dtype
 
 
 class ClipFiles:

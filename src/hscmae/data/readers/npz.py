@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data.npyfile import byte_count, read_header
 from hscmae.data.readers import layouts
-from hscmae.data.readers.npy import read_header
 from hscmae.data.table import Report, RowArray, Table
 from hscmae.errors import InputError
 
@@ -55,7 +55,7 @@ class Member:
             self.shape, self.fortran, dtype = read_header(cast(BinaryIO, file), f"{source}: {name}")
             self.dtype: np.dtype[Any] = dtype
             self.data_start = file.tell()
-        declared = int(np.prod([int(size) for size in self.shape], dtype=object)) * dtype.itemsize
+        declared = byte_count(self.shape, dtype)
         if declared != info.file_size - self.data_start:
             held = info.file_size - self.data_start
             raise InputError(f"{source}: {name}: holds {held} bytes, its shape {self.shape} needs {declared}")
@@ -68,7 +68,7 @@ class Member:
                 return np.lib.format.read_array(cast(BinaryIO, file), allow_pickle=False)[rows]
         start, stop, _ = rows.indices(self.shape[0])
         stop = max(start, stop)
-        row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        row_bytes = byte_count(self.shape[1:], self.dtype)
         if self._file is None or start < self._next_row:
             self._file = self.archive.open(self.name)
             self._skip(self.data_start)
