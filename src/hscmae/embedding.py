@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hscmae.data.pairs import SPLITS
-from hscmae.data.readers import damage_named, open_table
+from hscmae.data.readers import open_table
+from hscmae.data.table import damage_named
 from hscmae.data.splits import holdout as split_by
 from hscmae.data.store import StoreWriter
 from hscmae.errors import InputError

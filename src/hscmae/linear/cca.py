@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -90,7 +91,7 @@ def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = Tru
 
     Args:
         moments: covariances of the two modalities.
-        dim: number of directions kept, at most ``min(d_1, d_2)``; more are cut to that.
+        dim: number of directions; there are at most ``min(d_1, d_2)``, further ones are zero.
         ridge: r, relative to each covariance's mean eigenvalue; 10 to 30 serves small noisy sets, 0 is plain CCA and
             needs covariances of full rank.
         scale: multiply each direction by its correlation, so that a cosine weighs it by how far it can be trusted.
@@ -108,5 +109,9 @@ def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = Tru
     u, s, vt = torch.linalg.svd(inverse[first] @ moments.cross @ inverse[second].T, full_matrices=False)
     u, s, vt = u[:, :dim], s[:dim], vt[:dim]
     gain = s if scale else torch.ones_like(s)
-    weight = {first: inverse[first].T @ u * gain, second: inverse[second].T @ vt.T * gain}
-    return CanonicalMaps(dict(moments.mean), weight, s)
+    missing = (0, dim - len(s))
+    weight = {
+        first: F.pad(inverse[first].T @ u * gain, missing),
+        second: F.pad(inverse[second].T @ vt.T * gain, missing),
+    }
+    return CanonicalMaps(dict(moments.mean), weight, F.pad(s, missing))

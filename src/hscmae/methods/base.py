@@ -101,6 +101,11 @@ class Method(ABC):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "dims_")
 
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False))
+
     def fit(
         self,
         data: Pairs | Mapping[str, npt.ArrayLike],

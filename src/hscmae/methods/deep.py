@@ -58,37 +58,42 @@ class DeepMethod(Method):
         if run is not None and loop.state.identity:
             self._require_same_run(loop.state.identity, identity, run)
         loop.state.identity = identity
-        validation = np.array([], dtype=np.intp)
-        if pairs.split is not None and np.any(pairs.split == b"val"):
-            validation = pairs.rows_of("val")
-            fit, everything = rows, np.sort(np.concatenate([rows, validation]))
-        elif settings.validation_share > 0:
-            fit_part, held_out = validation_rows(pairs.ids[rows], settings.validation_share, seed)
-            fit, validation, everything = rows[fit_part], rows[held_out], rows
+        fit, validation = self._cut(pairs, rows)
+        objective: Objective | None = None
         if len(validation) and loop.state.chosen is None:
-            scalers = self._fit_scalers(pairs, fit)
-            features = Features(pairs, fit, scalers, device)
-            held_out_pairs = Features(pairs, validation[pairs.complete()[validation]], scalers, device)
+            self.scalers_ = self._fit_scalers(pairs, fit)
+            features = Features(pairs, fit, self.scalers_, device)
+            held_out = Features(pairs, validation[pairs.complete()[validation]], self.scalers_, device)
             objective = self._build(features)
-            loop.run(
-                "select", objective, features, settings.steps, lambda o: self._measure(o, features, held_out_pairs)
-            )
-            loop.choose()
-        chosen = loop.state.chosen if loop.state.chosen is not None else settings.steps
-        everything = everything if len(validation) else rows
-        self.scalers_ = self._fit_scalers(pairs, everything)
-        features = Features(pairs, everything, self.scalers_, device)
-        objective = self._build(features)
-        loop.run("refit", objective, features, chosen)
-        self.network_ = self._trained(objective).cpu()
+            loop.run("select", objective, features, settings.steps, lambda o: self._measure(o, features, held_out))
+            loop.state.chosen = loop.choose()
+        if objective is not None and not settings.refit:
+            objective.load_state_dict(loop.best)
+        else:
+            everything = np.union1d(fit, validation)
+            self.scalers_ = self._fit_scalers(pairs, everything)
+            features = Features(pairs, everything, self.scalers_, device)
+            objective = self._build(features)
+            loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
+        self.network_ = self._trained(objective).cpu().eval()
         self.summary_ |= {
-            "chosen_step": chosen,
+            "chosen_step": loop.steps,
             "selection": [[step, score] for step, score in loop.state.history],
             "weights": objective.weights.current(),
             "seconds": round(loop.state.seconds, 1),
             "threads": loop.state.threads,
         }
+
+    def _cut(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Rows to fit on and rows to choose by: the data's own validation rows, or a share of the training rows."""
+        if pairs.split is not None and np.any(pairs.split == b"val"):
+            return rows, pairs.rows_of("val")
+        share = self.config.training.validation_share
+        if not share:
+            return rows, rows[:0]
+        fit, validation = validation_rows(pairs.ids[rows], share, self.config.seed)
+        return rows[fit], rows[validation]
 
     def _identity(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Any]:
         # What a resumed run must share with the run that it goes on from.

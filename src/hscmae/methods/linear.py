@@ -36,14 +36,9 @@ class LinearMethod(Method):
     ) -> None:
         self.scalers_ = self._fit_scalers(pairs, rows)
         features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
-        self.maps_ = self._pad(self._solve(features.sample(MAX_ROWS, generator(self.config.seed, "closed form"))))
-
-    def _pad(self, maps: CanonicalMaps) -> CanonicalMaps:
-        # A closed form has at most min(d_1, d_2) directions; further ones say nothing and are zero.
-        short = self.config.dim - len(maps.correlation)
-        weight = {m: torch.nn.functional.pad(w.float(), (0, short)) for m, w in maps.weight.items()}
-        mean = {m: v.float() for m, v in maps.mean.items()}
-        return CanonicalMaps(mean, weight, torch.nn.functional.pad(maps.correlation.float(), (0, short)))
+        maps = self._solve(features.sample(MAX_ROWS, generator(self.config.seed, "closed form")))
+        mean, weight = ({m: v.float() for m, v in part.items()} for part in (maps.mean, maps.weight))
+        self.maps_ = CanonicalMaps(mean, weight, maps.correlation.float())
 
     def _embed(self, modality: str, x: Tensor) -> Tensor:
         return self.maps_(modality, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,20 @@ from hscmae.files import write_atomic
 NAME = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write ``folder/checkpoint.safetensors``: weights, optimiser moments, and ``state`` as JSON."""
+def save_checkpoint(
+    folder: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    best: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> None:
+    """Write ``folder/checkpoint.safetensors``: weights, optimiser moments, best weights so far, ``state`` as JSON."""
     tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
     contiguous = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    write_atomic(folder / NAME, save(contiguous, metadata={"state": json.dumps(state)}))
+    write_atomic(folder / NAME, save(contiguous, metadata={"state": json.dumps(dict(state))}))
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,11 @@ class Loop:
         self.settings, self.seed, self.folder, self.progress = settings, seed, folder, progress
         self.state = State(threads=torch.get_num_threads())
         self.tensors: dict[str, Tensor] | None = None
+        self.best: dict[str, Tensor] = {}
         loaded = load_checkpoint(folder) if folder is not None and resume else None
         if loaded is not None:
             self.tensors, saved = loaded
+            self.best = {n.removeprefix("best/"): t for n, t in self.tensors.items() if n.startswith("best/")}
             self.state = State(**saved | {"history": [tuple(item) for item in saved["history"]]})
             torch.set_num_threads(self.state.threads)
         self.journal = Journal(None if folder is None else folder / "metrics.jsonl", self.state.logged)
@@ -175,6 +178,8 @@ class Loop:
             batch = features.batch(_positions(self.seed, step, batch_size, len(features)))
             losses = objective.losses(batch, Noise(self.seed, step))
             total = objective.weights(losses)
+            if features.device.type == "cpu":  # on a GPU this would wait for the device: there, where it logs
+                _require_finite({**losses, "total": total}, state)
             optimiser.zero_grad(set_to_none=True)
             total.backward()
             nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip)
@@ -204,11 +209,13 @@ class Loop:
         if measure is not None:
             criteria = measure(objective)
             self.state.history.append((self.state.step, next(iter(criteria.values()))))
+            if not self.settings.refit and self.choose() == self.state.step:
+                self.best = {name: value.detach().clone() for name, value in objective.state_dict().items()}
             record |= {f"val/{name}": value for name, value in criteria.items()}
         record["seconds"] = round(self.state.seconds, 3)
         self.state.logged = self.journal.write(record)
         if self.progress is not None:
-            self.progress(record | {"steps": self.settings.steps if self.state.chosen is None else self.state.chosen})
+            self.progress(record | {"steps": self.steps})
 
     def _out_of_patience(self) -> bool:
         if self.state.phase != "select" or not self.state.history:
@@ -216,16 +223,20 @@ class Loop:
         scores = [score for _, score in self.state.history]
         return len(scores) - 1 - scores.index(max(scores)) >= self.settings.patience
 
+    @property
+    def steps(self) -> int:
+        """Steps to train for: those chosen, or all."""
+        return self.settings.steps if self.state.chosen is None else self.state.chosen
+
     def choose(self) -> int:
         """The step with the best measurement; the earliest among equals."""
-        self.state.chosen = max(self.state.history, key=lambda item: (item[1], -item[0]))[0]
-        return self.state.chosen
+        return max(self.state.history, key=lambda item: (item[1], -item[0]))[0]
 
     def _save(self, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
         if self.folder is None:
             return
         self.journal.sync()
-        save_checkpoint(self.folder, objective, optimiser, asdict(self.state))
+        save_checkpoint(self.folder, objective, optimiser, self.best, asdict(self.state))
         self.saved_at = time.monotonic()
 
 
@@ -240,8 +251,12 @@ def learning_rate(step: int, settings: Training) -> float:
 def _positions(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
     # Each epoch is a new permutation; its tail shorter than a batch is left for later epochs.
     epoch, within = divmod(step, rows // batch_size)
-    order = torch.randperm(rows, generator=generator(seed, "order", epoch))
-    return order[within * batch_size : (within + 1) * batch_size]
+    return _order(seed, epoch, rows)[within * batch_size : (within + 1) * batch_size]
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, rows: int) -> Tensor:
+    return torch.randperm(rows, generator=generator(seed, "order", epoch))
 
 
 def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimizer:
@@ -251,18 +266,20 @@ def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
+def _require_finite(losses: dict[str, Tensor], state: State) -> None:
+    for name, loss in losses.items():
+        if not math.isfinite(float(loss.detach())):
+            raise RunError(
+                f"the {name} loss is not finite at step {state.step + 1} of phase {state.phase}; "
+                "lower training.lr, raise loss.ridge, or look at the features with `hscmae inspect`"
+            )
+
+
 def _record(
     state: State, phase: str, epochs_a_step: float, lr: float, sums: dict[str, Tensor], count: int, objective: Objective
 ) -> dict[str, Any]:
+    _require_finite(sums, state)
     record: dict[str, Any] = {"step": state.step, "epoch": round(state.step * epochs_a_step, 3), "phase": phase}
-    for name, value in sums.items():
-        mean = float(value) / count
-        if not math.isfinite(mean):
-            part = next((n for n, v in sums.items() if n != "total" and not math.isfinite(float(v))), name)
-            raise RunError(
-                f"the {part} loss is not finite at step {state.step} of phase {phase}; "
-                "lower training.lr, raise loss.ridge, or look at the features with `hscmae inspect`"
-            )
-        record[f"loss/{name}"] = mean
+    record |= {f"loss/{name}": float(value) / count for name, value in sums.items()}
     record |= {f"weight/{name}": value for name, value in objective.weights.current().items()}
     return record | {"lr": lr}

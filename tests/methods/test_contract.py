@@ -1,0 +1,193 @@
+"""Every method through the one interface: what a user may rely on, whichever method it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold
+
+import hscmae
+from conftest import make_pairs
+from hscmae.config import DeepConfig, flatten
+from hscmae.data.pairs import Labels, Pairs
+from hscmae.errors import InputError
+from hscmae.methods import METHODS, Method, get_method
+
+QUICK = {"dim": 6, "network_width": 16, "training_steps": 6, "training_batch_size": 64, "training_evaluations": 3}
+
+
+def quick(name: str, **settings: object) -> Method:
+    method = get_method(name)
+    known = flatten(method.Config())
+    return method(**{k: v for k, v in QUICK.items() if k in known} | settings)
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=[n for n, m in METHODS.items() if issubclass(m.Config, DeepConfig)])
+def deep_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_embeds_unit_rows_of_either_modality_alone(name: str, pairs: Pairs) -> None:
+    model = quick(name).fit(pairs)
+    for modality, d in pairs.dims.items():
+        z = model.embed(modality, np.random.default_rng(1).normal(size=(7, d)))
+        assert z.shape == (7, 6)
+        assert z.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+
+
+def test_a_row_embeds_the_same_in_any_batch(name: str, pairs: Pairs) -> None:
+    model = quick(name).fit(pairs)
+    x = pairs.features["visual"]
+    whole = model.embed("visual", x)
+    np.testing.assert_allclose(model.embed("visual", x[17:18]), whole[17:18], atol=1e-5)
+    np.testing.assert_allclose(model.embed("visual", x[::-1])[::-1], whole, atol=1e-5)
+
+
+def test_labels_change_nothing(name: str, pairs: Pairs) -> None:
+    shuffled = replace(pairs, labels=Labels.single(np.random.default_rng(0).permutation(pairs.labels.indices)))
+    states = [quick(name).fit(p)._tensors() for p in (pairs, shuffled, replace(pairs, labels=None))]
+    for other in states[1:]:
+        assert states[0].keys() == other.keys()
+        assert all(bool((states[0][k] == other[k]).all()) for k in other)
+
+
+def test_the_seed_decides(deep_name: str, pairs: Pairs) -> None:
+    first, same, other = (quick(deep_name, seed=s).fit(pairs).embed_pairs(pairs)["audio"] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, same)
+    assert not np.allclose(first, other)
+
+
+def test_test_rows_change_nothing(name: str, pairs: Pairs) -> None:
+    rows = pairs.rows_of("test")
+    changed = {m: x.copy() for m, x in pairs.features.items()}
+    for x in changed.values():
+        x[rows] = x[rows] * 3 + 1
+    a, b = (quick(name).fit(p)._tensors() for p in (pairs, replace(pairs, features=changed)))
+    assert all(bool((a[k] == b[k]).all()) for k in a)
+
+
+def test_finds_pairs_better_than_chance(name: str) -> None:
+    data = make_pairs(300)
+    results = [
+        hscmae.evaluate(quick(name, seed=s).fit(data), data, bootstrap=0) for s in range(8 if name == "random" else 1)
+    ]
+    gain = np.mean([metrics["avg/mAP"] - metrics["chance/mAP"] for metrics in results])
+    assert abs(gain) < 0.08 if name == "random" else gain > 0.1
+
+
+def test_saving_and_loading_gives_the_same_embeddings(name: str, pairs: Pairs, tmp_path: Path) -> None:
+    model = quick(name).fit(pairs)
+    model.save(tmp_path / "model")
+    again = hscmae.load(tmp_path / "model")
+    assert type(again) is type(model)
+    assert again.get_params() == model.get_params() | {"preset": "default"}
+    for modality, x in pairs.features.items():
+        np.testing.assert_array_equal(again.embed(modality, x), model.embed(modality, x))
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_units_of_the_features_do_not_matter(name: str, pairs: Pairs) -> None:
+    scaled = replace(pairs, features={m: x * 1024 for m, x in pairs.features.items()})
+    a = quick(name).fit(pairs).embed_pairs(pairs)
+    b = quick(name).fit(scaled).embed_pairs(scaled)
+    for m in a:
+        np.testing.assert_allclose(a[m], b[m], atol=2e-3)
+
+
+def test_rows_that_lack_a_modality_are_used_and_skipped(name: str) -> None:
+    data = make_pairs(200)
+    present = {"audio": np.arange(200) % 3 != 1, "visual": np.arange(200) % 4 != 2}
+    garbage = {m: np.where(present[m][:, None], x, np.nan).astype(np.float32) for m, x in data.features.items()}
+    holed = replace(data, features=garbage, present=present)
+    model = quick(name).fit(holed)
+    z = model.embed_pairs(holed)
+    for m in z:
+        np.testing.assert_allclose(np.linalg.norm(z[m], axis=1), present[m], atol=1e-5)
+    filled = replace(holed, features={m: np.nan_to_num(x, nan=7.0) for m, x in garbage.items()})
+    np.testing.assert_array_equal(quick(name).fit(filled).embed_pairs(holed)["audio"], z["audio"])
+
+
+def test_a_constant_column_is_harmless(name: str, pairs: Pairs) -> None:
+    audio = pairs.features["audio"].copy()
+    audio[:, 3] = 5.0
+    z = quick(name).fit(replace(pairs, features={**pairs.features, "audio": audio})).embed("audio", audio)
+    assert np.isfinite(z).all()
+
+
+def test_other_names_of_modalities(name: str, pairs: Pairs) -> None:
+    renamed = {"text": pairs.features["visual"], "motion": pairs.features["audio"]}
+    model = quick(name).fit(renamed)
+    assert set(hscmae.evaluate(model, renamed, bootstrap=0)) >= {"text2motion/R@1", "motion2text/R@1", "avg/R@1"}
+
+
+def test_plain_arrays_in_half_and_double_precision(name: str, pairs: Pairs) -> None:
+    for dtype in (np.float16, np.float64):
+        arrays = {m: x.astype(dtype) for m, x in pairs.features.items()}
+        assert np.isfinite(quick(name).fit(arrays).embed("audio", arrays["audio"])).all()
+
+
+def test_bad_input_is_named(name: str, pairs: Pairs) -> None:
+    x = pairs.features
+    with pytest.raises(InputError, match="needs two modalities"):
+        quick(name).fit({"audio": x["audio"]})
+    with pytest.raises(InputError, match="different numbers of rows"):
+        quick(name).fit({"audio": x["audio"][:-1], "visual": x["visual"]})
+    with pytest.raises(InputError, match="too few"):
+        quick(name).fit({m: v[:5] for m, v in x.items()})
+    broken = x["visual"].copy()
+    broken[[3, 9], 0] = np.nan
+    with pytest.raises(InputError, match=r"visual: values that are not finite in rows 3, 9"):
+        quick(name).fit({**x, "visual": broken})
+    with pytest.raises(InputError, match="not fitted"):
+        quick(name).embed("audio", x["audio"])
+    model = quick(name).fit(x)
+    with pytest.raises(InputError, match="unknown modality 'smell'"):
+        model.embed("smell", x["audio"])
+    with pytest.raises(InputError, match=r"expected features of shape \(n, 12\)"):
+        model.embed("audio", x["visual"])
+    with pytest.raises(InputError, match="not finite in rows 3, 9"):
+        model.embed("visual", broken)
+
+
+def test_scikit_learn_manners(name: str, pairs: Pairs) -> None:
+    model = quick(name, seed=3)
+    copy = clone(model)
+    assert copy is not model
+    assert copy.get_params() == model.get_params()
+    assert model.set_params(dim=4) is model
+    assert model.get_params()["dim"] == 4
+    assert "dim=4" in repr(model)
+    assert eval(repr(model), vars(hscmae.methods)).get_params() == model.get_params()
+    with pytest.raises(InputError, match="unknown setting 'dimm'; did you mean 'dim'"):
+        model.set_params(dimm=4)
+    with pytest.raises(InputError, match="dim"):
+        get_method(name)(dim=0)
+    with pytest.raises(InputError, match="preset"):
+        get_method(name)(preset="nosuch")
+    search = GridSearchCV(quick(name), {"dim": [2, 5]}, cv=KFold(3))
+    train = replace(pairs, split=None)
+    search.fit(train)
+    assert search.best_params_["dim"] in (2, 5)
+    assert search.best_estimator_.embed("audio", pairs.features["audio"]).shape == (160, search.best_params_["dim"])
+
+
+def test_the_constructor_shows_its_parameters(name: str) -> None:
+    import inspect
+
+    method = get_method(name)
+    assert inspect.signature(method).parameters["dim"].default == method.Config().dim
+
+
+def test_more_dimensions_than_features(name: str, pairs: Pairs) -> None:
+    model = quick(name, dim=32).fit(pairs)
+    assert model.embed("audio", pairs.features["audio"]).shape == (160, 32)
