@@ -1,0 +1,82 @@
+"""The embedded default job: make a corpus of media files, extract features, train, compare with baselines.
+
+Offline and with no data at hand. Everything that it does, a user can do with the other verbs; the last lines say how.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hscmae.artifact import save_artifact
+from hscmae.data.pairs import Pairs
+from hscmae.data.store import write_store
+from hscmae.demo.corpus import make_corpus, with_truth
+from hscmae.errors import InputError
+from hscmae.evaluation.protocol import evaluate
+from hscmae.extract import extract
+from hscmae.methods import get_method
+
+Progress = Callable[[str, int, int], None]
+METHODS = {
+    "random": "chance (random projection)",
+    "cca": "plain CCA",
+    "ridge-cca": "ridge CCA",
+    "infonce": "InfoNCE (CLIP-style)",
+    "hscmae": "HSC-MAE",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method on the demo corpus: its name, in words, and its retrieval metrics."""
+
+    method: str
+    title: str
+    metrics: dict[str, Any]
+
+
+def make_data(folder: Path, *, clips: int, seed: int, progress: Progress) -> Pairs:
+    """Make the corpus in ``folder/media`` and its features, labels and split in ``folder/features``."""
+    truth = make_corpus(
+        folder / "media", clips=clips, seed=seed, progress=lambda done, total: progress("make media", done, total)
+    )
+    extracted = extract(
+        [folder / "media"],
+        folder / "extracted",
+        progress=lambda done, total: progress("extract features", done, total),
+    )
+    pairs = with_truth(extracted, truth)
+    write_store(pairs, folder / "features")
+    shutil.rmtree(folder / "extracted")
+    return pairs
+
+
+def run_demo(
+    output: Path, *, clips: int = 1000, seed: int = 0, overwrite: bool = False, progress: Progress
+) -> list[Result]:
+    """Run the whole demo into ``output``: ``media/``, ``features/`` (a store) and ``run/`` (the trained model).
+
+    Raises:
+        InputError: ``output`` exists and ``overwrite`` is not set, or is not a demo's.
+    """
+    if output.exists():
+        if not overwrite:
+            raise InputError(f"{output}: exists already; --overwrite replaces it")
+        if not output.is_dir() or (any(output.iterdir()) and not (output / "media" / "truth.json").exists()):
+            raise InputError(f"{output}: exists and is not a demo; remove it yourself if it is no longer needed")
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+    pairs = make_data(output, clips=clips, seed=seed, progress=progress)
+    results = []
+    for done, (name, title) in enumerate(METHODS.items()):
+        progress("train and evaluate", done, len(METHODS))
+        method = get_method(name)(seed=seed).fit(pairs)
+        results.append(Result(name, title, evaluate(method, pairs, seed=seed)))
+        if name == "hscmae":
+            save_artifact(method, output / "run", {"source": "the demo's corpus"})
+    progress("train and evaluate", len(METHODS), len(METHODS))
+    return results
