@@ -81,6 +81,7 @@ PARTS = {"train": slice(0, 4), "val": slice(4, 5), "test": slice(5, 7)}
 
 def test_training_part_alone_labels_missing(tmp_path: Path) -> None:
     pairs = read(hdf5_file(tmp_path / "x.h5", {"audio_train": A, "visual_train": V.astype(">f8")}))
+    assert pairs.features["visual"].dtype == np.float64 and pairs.features["visual"].dtype.isnative
     assert pairs.labels is None and set(pairs.split) == {b"train"}
     np.testing.assert_array_equal(pairs.features["visual"], V)
 
@@ -426,6 +427,8 @@ def test_links_out_of_the_file_are_not_followed(tmp_path: Path) -> None:
         layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "audio", (7, 3))
         file.create_virtual_dataset("audio", layout)
     for name, dataset in (("link", "audio"), ("deep", "group/deeper/visual"), ("raw", "audio"), ("virtual", "audio")):
+        ((code, found, _),) = vetting._look_through(str(tmp_path / f"{name}.h5"))
+        assert (code, found) == ("external-link", dataset)
         with pytest.raises(InputError, match=f"{name}.h5: {dataset}: .*nothing outside the file is opened"):
             read(tmp_path / f"{name}.h5")
 
@@ -437,6 +440,7 @@ def test_soft_and_hard_links_within_the_file_are_fine(tmp_path: Path) -> None:
         file["visual"] = file["group/a"]
         file["group/loop"] = file["group"]
         file["label"] = h5py.SoftLink("/nowhere")
+    assert vetting._look_through(str(tmp_path / "x.h5")) == []
     np.testing.assert_array_equal(read(tmp_path / "x.h5").features["audio"], A)
 
 
@@ -449,6 +453,7 @@ def test_absurd_declared_sizes(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "chunk.h5", "w") as file:
         file.create_dataset("audio", (1, 1), "f4", chunks=(2**15, 2**14), maxshape=(None, None))
     for name in ("rows", "many", "chunk"):
+        assert {code for code, _, _ in vetting._look_through(str(tmp_path / f"{name}.h5"))} == {"oversized"}
         with pytest.raises(InputError, match="declares"):
             read(tmp_path / f"{name}.h5")
 
@@ -487,6 +492,12 @@ def test_unknown_filters_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert vetting._look_through(str(path)) == [
         ("wrong-type", "audio", "is compressed by filter 1, which is not built in")
     ]
+
+
+def test_too_many_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hdf5_file(tmp_path / "x.h5", {f"a{i}": i for i in range(5)})
+    monkeypatch.setattr(vetting, "MAX_OBJECTS", 4)
+    assert [code for code, _, _ in vetting._look_through(str(path))] == ["oversized"]
 
 
 def test_hdf5_is_told_by_its_content(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ with another file of the same clips (see ``compare``).
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from os import PathLike
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from hscmae.data import readers, store
 from hscmae.data.compare import compare
-from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray
+from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray, IntArray, row_keys
 from hscmae.data.table import Problem, RowArray, Table, duplicate_ids, non_finite_rows, repeated_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import effective_rank
@@ -146,7 +145,7 @@ def _scan(
     m: str,
     x: RowArray,
     present: BoolArray,
-    lengths: npt.NDArray[np.int64] | None,
+    lengths: IntArray | None,
     split: npt.NDArray[np.bytes_] | None,
     problems: list[Problem],
 ) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def _scan(
     n, d = int(x.shape[0]), int(x.shape[-1])
     if len(present) != n or (lengths is not None and len(lengths) != n):
         present, lengths = np.ones(n, dtype=bool), None  # the row counts that differ are reported already
-    keys = np.zeros(n, dtype=np.uint64)
+    keys = np.zeros(n, dtype=np.int64)
     not_finite: list[int] = []
     zero_rows: list[int] = []
     lowest, highest = np.full(d, np.inf), np.full(d, -np.inf)
@@ -172,8 +171,7 @@ def _scan(
         here = present[start : start + len(block)]
         bad = non_finite_rows(block, here)
         not_finite += (bad + start).tolist()
-        for row in np.flatnonzero(here):
-            keys[start + row] = int.from_bytes(hashlib.blake2b(block[row].tobytes(), digest_size=8).digest(), "little")
+        keys[start : start + len(block)] = row_keys(block)
         good = here.copy()
         good[bad] = False
         rows = block[good]
@@ -248,7 +246,7 @@ def _scaled(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _shared_vectors(
-    keys: npt.NDArray[np.uint64], present: BoolArray, split: npt.NDArray[np.bytes_] | None
+    keys: IntArray, present: BoolArray, split: npt.NDArray[np.bytes_] | None
 ) -> tuple[list[int], list[int], list[int]]:
     """Rows whose vector is silent, is that of a few other rows, or (of these) is in another split too."""
     rows = np.flatnonzero(present)

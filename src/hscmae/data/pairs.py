@@ -8,6 +8,7 @@ memory-mapped: nothing here copies features before rows are asked for. A row tha
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -210,6 +211,10 @@ class Pairs:
         """The same pairs with the labels removed: what training is given."""
         return replace(self, labels=None)
 
+    def without_features(self) -> Pairs:
+        """The same rows with everything but the features, which are one column of zeros each."""
+        return replace(self, features={m: np.zeros((len(self), 1), np.float16) for m in self.features})
+
     def complete(self) -> BoolArray:
         """Which rows have every modality, shape (n,)."""
         mask = np.ones(len(self), dtype=bool)
@@ -223,12 +228,21 @@ class Pairs:
         Extractors give one fixed vector for silence (or a black frame), so such a vector says that the modality is
         missing, not that these clips are alike.
         """
-        x = self.features[modality]
-        keys = np.fromiter((hash(row.tobytes()) for row in x), dtype=np.int64, count=len(x))
-        _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        return (counts[inverse] >= min_rows) & self.present[modality]
+        present = np.flatnonzero(self.present[modality])
+        _, group, counts = np.unique(
+            row_keys(self.features[modality])[present], return_inverse=True, return_counts=True
+        )
+        silent = np.zeros(len(self), dtype=bool)
+        silent[present] = counts[group] >= min_rows
+        return silent
 
     def silence_as_missing(self, min_rows: int = SILENT_MIN_ROWS) -> Pairs:
         """The same pairs with every silent row of a modality marked as lacking it; see ``silent``."""
         present = {m: self.present[m] & ~self.silent(m, min_rows) for m in self.modalities}
         return replace(self, present=present)
+
+
+def row_keys(x: FloatArray) -> IntArray:
+    """A number for each row that equal rows share and, but for a chance of 2**-64, no others; shape (n,)."""
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
+    return np.fromiter((int.from_bytes(digest, "little", signed=True) for digest in digests), np.int64, len(x))

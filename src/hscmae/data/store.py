@@ -125,7 +125,6 @@ class StoreWriter:
             return
         if self._columns:
             _check_same_kind(self._columns[0], pairs)
-        blank = {}
         for m, x in pairs.features.items():
             bad = non_finite_rows(x, pairs.present[m])
             if len(bad):
@@ -144,10 +143,7 @@ class StoreWriter:
                 here, before = f"{stored} {values.shape[1:]}", f"{file.dtype} {file.tail}"
                 raise InputError(f"{pairs.source}: {m}: rows of {here} cannot follow rows of {before}")
             file.append(values)
-            blank[m] = np.zeros((len(pairs), 1), dtype=np.float16)
-        self._columns.append(
-            Pairs(blank, pairs.ids, pairs.present, pairs.labels, pairs.split, pairs.lengths, pairs.source)
-        )
+        self._columns.append(pairs.without_features())
         self.rows += len(pairs)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:

@@ -158,13 +158,14 @@ class Table:
         return max(1, min(rows, BLOCK_BYTES // max(1, row_bytes, self.raw_row_bytes)))
 
     def features_of(self, modality: str, start: int, stop: int) -> FloatArray:
-        """Rows ``start`` to ``stop`` of one modality.
+        """Rows ``start`` to ``stop`` of one modality, in the byte order of this machine.
 
         Raises:
             InputError: the file is damaged there.
         """
         with damage_named(Path(self.source)):
-            return np.asarray(self.features[modality][start:stop])
+            rows = np.asarray(self.features[modality][start:stop])
+            return rows.astype(rows.dtype.newbyteorder("="), copy=False)
 
     def block(self, start: int, stop: int) -> Pairs:
         """Rows ``start`` to ``stop`` as ``Pairs``, unchecked.
@@ -214,12 +215,24 @@ class Table:
             yield first + len(bad), block
 
     def read(self, *, drop_bad_rows: bool = False) -> Pairs:
-        """All rows in memory; see ``blocks``."""
-        blocks = [block for _, block in self.blocks(drop_bad_rows=drop_bad_rows)]
-        pairs = concatenate(blocks) if blocks else self.block(0, 0)
-        if not len(pairs):
+        """All rows in memory; see ``blocks``.
+
+        Raises:
+            InputError: as ``blocks``; or there are no rows (left).
+        """
+        whole: dict[str, FloatArray] = {}
+        columns: list[Pairs] = []  # everything but the features, so that these are in memory once, not twice
+        rows = 0
+        for _, block in self.blocks(drop_bad_rows=drop_bad_rows):
+            for m, x in block.features.items():
+                with damage_named(Path(self.source)):
+                    filled = whole.setdefault(m, np.empty((len(self), *x.shape[1:]), x.dtype))
+                filled[rows : rows + len(block)] = x
+            columns.append(block.without_features())
+            rows += len(block)
+        if not rows:
             raise InputError(f"{self.source}: no rows" + (" left after leaving out the bad ones" if len(self) else ""))
-        return pairs
+        return replace(concatenate(columns), features={m: x[:rows] for m, x in whole.items()})
 
 
 def concatenate(blocks: Sequence[Pairs]) -> Pairs:

@@ -1,0 +1,136 @@
+"""``Pairs``: rows stay together, and what does not fit is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hscmae.data.pairs import Labels, Pairs
+from hscmae.errors import InputError
+
+
+def some_pairs(n: int = 6) -> Pairs:
+    return Pairs(
+        {"audio": np.arange(n * 2.0).reshape(n, 2), "visual": np.arange(n * 6.0).reshape(n, 3, 2)},
+        ids=np.array([f"c{i}" for i in range(n)], dtype=np.bytes_),
+        present={"audio": np.arange(n) != 1},
+        labels=Labels.single(np.arange(n) % 3),
+        split=np.array([b"train", b"val", b"test"] * (n // 3)),
+    )
+
+
+def test_defaults() -> None:
+    pairs = Pairs({"audio": np.ones((11, 2)), "visual": np.ones((11, 4, 3))})
+    assert pairs.ids.tolist() == [str(i).encode() for i in range(11)]
+    assert (
+        pairs.present["audio"].all() and pairs.lengths["visual"].tolist() == [4] * 11 and "audio" not in pairs.lengths
+    )
+    assert (len(pairs), pairs.shape, pairs.dims) == (11, (11,), {"audio": 2, "visual": 3})
+    assert pairs.modalities == ("audio", "visual")
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_rows_stay_together(rows: list[int]) -> None:
+    pairs, chosen = some_pairs(), np.array(rows, dtype=int)
+    taken = pairs.take(chosen)
+    for m in pairs.modalities:
+        np.testing.assert_array_equal(taken.features[m], pairs.features[m][chosen])
+        np.testing.assert_array_equal(taken.present[m], pairs.present[m][chosen])
+    assert taken.ids.tolist() == [f"c{i}".encode() for i in rows]
+    assert taken.labels.indices.tolist() == [i % 3 for i in rows]
+    assert taken.split.tolist() == [pairs.split[i] for i in rows]
+    assert taken.lengths["visual"].tolist() == [3] * len(rows)
+
+
+@pytest.mark.parametrize("key", [slice(1, 4), np.array([True, False] * 3), np.array([4, 0]), (slice(0, 2), ...)])
+def test_indexing_as_scikit_learn_does(key) -> None:
+    expected = np.arange(6)[key[0] if isinstance(key, tuple) else key]
+    assert some_pairs()[key].ids.tolist() == [f"c{i}".encode() for i in expected]
+
+
+def test_is_not_iterated_over() -> None:
+    with pytest.raises(TypeError):
+        iter(some_pairs())
+
+
+def test_splits() -> None:
+    pairs = some_pairs()
+    assert pairs.rows_of("val").tolist() == [1, 4] and pairs.rows_of("all").tolist() == list(range(6))
+    assert pairs.of_split("all") is pairs and pairs.of_split("test").ids.tolist() == [b"c2", b"c5"]
+    for split, data, message in (
+        ("other", pairs, "split must be one of"),
+        ("train", Pairs({"a": np.ones((2, 1))}), "has no split"),
+        ("val", pairs.take(np.array([0])), "no rows in split 'val'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            data.rows_of(split)
+
+
+def test_views() -> None:
+    pairs = some_pairs()
+    assert pairs.without_labels().labels is None and pairs.labels is not None
+    assert pairs.complete().tolist() == [True, False, True, True, True, True]
+    assert pairs.without_features().features["visual"].shape == (6, 1)
+
+
+def test_silent_vectors_count_as_missing_from_five_rows_on() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    x[[1, 4, 8, 9, 19]] = x[1]
+    x[[2, 3, 5, 6]] = x[2]
+    missing = np.zeros(20, dtype=bool)
+    missing[[10, 11]] = True
+    x[missing] = x[2]  # values of missing rows are never read: these are no fifth and sixth
+    pairs = Pairs({"audio": x}, present={"audio": ~missing})
+    assert np.flatnonzero(pairs.silent("audio")).tolist() == [1, 4, 8, 9, 19]
+    assert np.flatnonzero(~pairs.silence_as_missing().present["audio"]).tolist() == [1, 4, 8, 9, 10, 11, 19]
+    assert np.flatnonzero(pairs.silent("audio", min_rows=4)).tolist() == [1, 2, 3, 4, 5, 6, 8, 9, 19]
+
+
+def test_of() -> None:
+    pairs = some_pairs()
+    assert Pairs.of(pairs) is pairs
+    assert Pairs.of({"audio": [[1.0, 2.0]]}).dims == {"audio": 2}
+    with pytest.raises(InputError, match="expected Pairs or a mapping"):
+        Pairs.of(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"features": {}}, "no features"),
+        ({"features": {"a": np.ones((2, 1)), "b": np.ones((3, 1))}}, "different numbers of rows: a 2, b 3"),
+        ({"features": {"a": np.ones(2)}}, "expected rank 2"),
+        ({"features": {"a": np.ones((2, 1), int)}}, "floating point"),
+        ({"ids": np.array([b"x"])}, "ids has 1 rows, the features have 2"),
+        ({"present": {"a": np.ones(3, bool)}}, "a_present has 3 rows"),
+        ({"labels": Labels.single([0])}, "labels has 1 rows"),
+        ({"split": np.array([b"train"] * 3)}, "split has 3 rows"),
+        ({"lengths": {"a": np.array([1])}}, "a_lengths has 1 rows"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=f"^here: .*{message}"):
+        Pairs(**{"features": {"a": np.ones((2, 1))}, "source": "here"} | arguments)
+
+
+def test_labels() -> None:
+    labels = Labels(np.array([2, 0, 1]), np.array([0, 2, 2, 3]), ("a", "b", "c"))
+    assert len(labels) == 3 and not labels.is_single
+    np.testing.assert_array_equal(labels.one_hot(), [[True, False, True], [False] * 3, [False, True, False]])
+    swapped = labels.take(np.array([2, 0, 0]))
+    assert swapped.indices.tolist() == [1, 2, 0, 2, 0] and swapped.indptr.tolist() == [0, 1, 3, 5]
+    assert Labels.single([1, 0]).names == ("0", "1") and Labels.single([1, 0]).is_single
+
+
+@pytest.mark.parametrize(
+    ("indices", "indptr", "message"),
+    [
+        ([[0]], [0, 1], "one-dimensional"),
+        ([0], [0, 2], "rise from 0"),
+        ([0, 1, 7, -1], [0, 1, 3, 4], "labels out of range 0..1 in rows 1, 2"),
+    ],
+)
+def test_labels_that_make_no_sense(indices: list, indptr: list, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Labels(np.array(indices), np.array(indptr), ("a", "b"))
