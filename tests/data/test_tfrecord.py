@@ -151,6 +151,7 @@ GOOD = record(video(b"a", [1], np.ones(3), np.ones(2)))
         (record(example({"id": feature(b"a")})), "no features"),
         (GOOD + record(video(b"b", [1], np.ones(4), np.ones(2))), "audio: not of shape .* in row 1"),
         (GOOD + GOOD, "ids seen before"),
+        (record(video(b"b", [1], np.ones(0), np.ones(2))), "audio: holds no values"),
         (GOOD + record(video(b"b", [-3], np.ones(3), np.ones(2))), "labels: negative classes in row 1"),
         (record(video(b"b", [1], np.full(3, np.nan), np.ones(2))), "audio: NaN or infinite values in row 0"),
     ],

@@ -70,6 +70,9 @@ def open_table(path: Path, report: Report) -> Table:
                 report(source, Problem("dimensions", m, f"not of shape {usual} as the others", odd))
                 continue
             ((rank, dims),) = found
+            if not dims:
+                report(source, Problem("wrong-rank", m, "holds no values"))
+                continue
             result.present[m] = np.array([shape is not None for shape in of_rows])
             tail: tuple[int, ...] = (dims,)
             if rank == 2:
