@@ -275,11 +275,12 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def crc32c(data: bytes) -> int:
-    """CRC32C (Castagnoli), in NumPy: 100 MB/s where a Python loop does 5.
+    """CRC32C (Castagnoli) in NumPy: 2 (short records) to 7 times faster than a loop over bytes.
 
-    Without its initial value the CRC is linear and ignores leading zeros. So the data is padded in front, cut into
-    equal segments that are run side by side, and neighbours are joined in pairs: the CRC of ``a b`` is that of ``a``
-    followed by as many zeros as ``b`` has bytes, xor that of ``b``. The initial value is the first four bytes inverted.
+    Without its initial value the CRC is linear and ignores leading zeros; the initial value is the first four bytes
+    inverted. So the data is padded in front to ``2**levels`` segments of ``2**size`` bytes, which are run side by side,
+    and neighbours are joined in pairs: the CRC of ``a b`` is that of ``a`` followed by as many zeros as ``b`` has
+    bytes, xor that of ``b``.
 
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
@@ -287,49 +288,44 @@ def crc32c(data: bytes) -> int:
     if len(data) < 4:
         crc = 0xFFFFFFFF
         for byte in data:
-            crc = int(_table()[(crc ^ byte) & 0xFF]) ^ (crc >> 8)
+            crc = int(_one_byte()[(crc ^ byte) & 0xFF]) ^ (crc >> 8)
         return crc ^ 0xFFFFFFFF
-    levels = max(0, (len(data).bit_length() - 5) // 2 + 1)  # about as many segments as bytes in one, at least
-    segments = 2**levels
-    length = -(-len(data) // segments)
-    padded = np.zeros(segments * length, dtype=np.uint8)
-    padded[len(padded) - len(data) :] = np.frombuffer(data, dtype=np.uint8)
-    padded[len(padded) - len(data) :][:4] ^= 0xFF
-    table = _table()
-    crcs = np.zeros(segments, dtype=np.uint32)
-    for column in padded.reshape(segments, length).T.copy():
+    size = len(data).bit_length() // 2
+    levels = ((len(data) - 1) >> size).bit_length()
+    padded = np.zeros(2 ** (size + levels), dtype=np.uint8)
+    padded[-len(data) :] = np.frombuffer(data, dtype=np.uint8)
+    padded[-len(data) :][:4] ^= 0xFF
+    table, crcs = _one_byte(), np.zeros(2**levels, dtype=np.uint32)
+    for column in padded.reshape(2**levels, 2**size).T.copy():
         crcs = table[(crcs ^ column) & 0xFF] ^ (crcs >> 8)
-    zeros = _zeros_operator(length)
-    for _ in range(levels):
-        crcs = _apply(zeros, crcs[0::2]) ^ crcs[1::2]
-        zeros = _apply(zeros, zeros)
+    for level in range(levels):
+        crcs = _followed_by_zeros(_zeros(size + level), crcs[0::2]) ^ crcs[1::2]
     return int(crcs[0]) ^ 0xFFFFFFFF
 
 
 @lru_cache(maxsize=1)
-def _table() -> Words:
-    crcs = np.arange(256).astype(np.uint32)
+def _one_byte() -> Words:
+    """What the last byte of a CRC becomes by one more zero byte, shape (256,)."""
+    crcs: Words = np.arange(256).astype(np.uint32)
     for _ in range(8):
         crcs = np.bitwise_xor(crcs >> 1, (crcs & 1) * 0x82F63B78, dtype=np.uint32)
     return crcs
 
 
-@lru_cache(maxsize=1024)
-def _zeros_operator(length: int) -> Words:
-    """What ``length`` zero bytes do to a CRC, as the images of its 32 bits."""
-    result: Words = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32)).astype(np.uint32)
-    power: Words = _table()[result & 0xFF] ^ (result >> 8)
-    while length:
-        if length & 1:
-            result = _apply(power, result)
-        power = _apply(power, power)
-        length >>= 1
-    return result
+@lru_cache(maxsize=64)
+def _zeros(power: int) -> Words:
+    """What ``2**power`` zero bytes make of each byte of a CRC, by place and value, shape (4, 256)."""
+    if power == 0:
+        crcs = np.arange(256).astype(np.uint32) << np.array([[0], [8], [16], [24]], dtype=np.uint32)
+        first: Words = np.bitwise_xor(_one_byte()[crcs & 0xFF], crcs >> 8, dtype=np.uint32)
+        return first
+    half = _zeros(power - 1)
+    return _followed_by_zeros(half, half)
 
 
-def _apply(operator: Words, words: Words) -> Words:
-    """A linear operator on 32 bits, given by the images of the bits, applied to each word."""
-    result = np.zeros_like(words)
-    for bit in range(32):
-        result ^= (words >> np.uint32(bit) & np.uint32(1)) * operator[bit]
-    return result
+def _followed_by_zeros(zeros: Words, crcs: Words) -> Words:
+    """The CRCs after the zero bytes that ``_zeros`` describes."""
+    low = zeros[0][crcs & 0xFF] ^ zeros[1][(crcs >> 8) & 0xFF]
+    high = zeros[2][(crcs >> 16) & 0xFF] ^ zeros[3][crcs >> 24]
+    after: Words = np.bitwise_xor(low, high, dtype=np.uint32)
+    return after
