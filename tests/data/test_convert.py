@@ -135,6 +135,13 @@ def test_outputs_are_replaced_only_when_asked(tmp_path: Path, name: str) -> None
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_a_folder_of_other_things_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"holds more than .npy files"):
+        export(Pairs({"audio": np.ones((2, 1))}), tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").exists()
+
+
 def shard(path: Path, start: int, n: int, **more: np.ndarray) -> Path:
     ids = np.array([f"c{i}" for i in range(start, start + n)])
     np.savez(path, audio=np.arange(start, start + n, dtype=np.float32)[:, None], ids=ids, **more)
@@ -172,6 +179,11 @@ def test_modalities_in_files_of_their_own_are_joined(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             convert([tmp_path / "visual.npz", tmp_path / f"{name}.npz"], tmp_path / "t")
         assert not (tmp_path / "t").exists()
+    for number, kind in enumerate(("train", "val")):
+        np.savez(tmp_path / f"{number}.npz", **{f"m{number}_{kind}": audio})
+    np.savez(tmp_path / "2.npz", m1=audio)
+    with pytest.raises(InputError, match="has a modality that an earlier input has"):
+        convert([tmp_path / f"{number}.npz" for number in range(3)], tmp_path / "t")
 
 
 def test_faults_leave_nothing_behind(tmp_path: Path) -> None:

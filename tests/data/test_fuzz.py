@@ -158,7 +158,7 @@ def attempt(path: Path) -> None:
     try:
         pairs = read(path)
         for m in pairs.modalities:
-            np.asarray(pairs.features[m]).sum()
+            pairs.features[m].tobytes()
         pairs.take(np.arange(len(pairs)))
     except InputError as error:
         assert str(error) and "\n" not in str(error)
@@ -195,13 +195,10 @@ def fuzz(folder: Path, cases: int, seed: int) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-# RuntimeWarnings (overflow in damaged numbers, say) are no fault of the reader's here.
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_three_hundred_damaged_files(tmp_path: Path) -> None:
     fuzz(tmp_path, 300, seed=0)
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_ten_thousand_damaged_files(tmp_path: Path) -> None:
     fuzz(tmp_path, 10_000, seed=1)

@@ -186,6 +186,37 @@ def test_one_npy_a_clip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pairs.features["audio"][0], [[2, 2], [0, 0], [0, 0]])
 
 
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (np.ones((2, 3), np.float32), r"audio: b.npy holds float32 \(2, 3\), a.npy float32 \(2, 2\) in row 1"),
+        (np.ones((2, 2), np.float16), "audio: b.npy holds float16"),
+        (np.ones(2, np.float32), "audio: b.npy holds"),
+    ],
+)
+def test_clips_of_other_shapes_are_named(tmp_path: Path, odd: np.ndarray, message: str) -> None:
+    (tmp_path / "audio").mkdir()
+    np.save(tmp_path / "audio" / "a.npy", np.ones((2, 2), np.float32))
+    np.save(tmp_path / "audio" / "b.npy", odd)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\x93NUMPY nonsense", "damaged"), (b"", "damaged")],
+)
+def test_damaged_clips_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "audio").mkdir()
+    path = _garbage(tmp_path / "audio" / "a.npy", content)
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path)
+    assert str(path) in str(caught.value)
+    np.save(path, np.ones((2, 2), int))
+    with pytest.raises(InputError, match=r"audio: a.npy holds int64 \(2, 2\), expected floating point"):
+        read(tmp_path)
+
+
 # ----------------------------------------------------------------------------------------------------- AVE's release
 
 
@@ -228,6 +259,20 @@ def test_ave_release(tmp_path: Path) -> None:
     assert pairs.lengths["audio"].tolist() == [10] * 6
 
 
+def test_ave_without_labels_orders_and_maps(tmp_path: Path) -> None:
+    orders = {f"{s}_order.h5": None for s in ("train", "val", "test")}
+    ave_release(tmp_path / "ave", **orders, **{"labels.h5": None, "visual_feature.h5": np.ones((6, 10, 5))})
+    pairs = read(tmp_path / "ave")
+    assert pairs.labels is None and pairs.split is None and pairs.dims == {"audio": 128, "visual": 5}
+
+
+def test_ave_dataset_of_another_name(tmp_path: Path) -> None:
+    ave_release(tmp_path / "ave")
+    hdf5_file(tmp_path / "ave" / "labels.h5", {"labels": np.ones((6, 10, 4))})
+    with pytest.raises(InputError, match=r"labels.h5: no dataset 'avadataset' \(found labels\)"):
+        read(tmp_path / "ave")
+
+
 def test_ave_annotations_name_clips_and_classes(tmp_path: Path) -> None:
     ave_release(tmp_path / "ave")
     lines = [f"{c}&vid{i % 5}&good&0&10" for i, c in enumerate(["Bell", "Dog", "Flute", "Bell", "Dog", "Flute"])]
@@ -262,6 +307,11 @@ def test_ave_visual_file_is_read_in_bounded_blocks(tmp_path: Path, monkeypatch: 
         ({"train_order.h5": np.array([4, 0, 2, 1])}, "val_order.h5: rows named twice"),
         ({"train_order.h5": np.array([4])}, "no order file names these rows in rows 0, 2"),
         ({"audio_feature.h5": np.ones((6, 10, 3), int)}, "audio_feature.h5: expected floating point"),
+        ({"train_order.h5": np.array([0.5])}, "train_order.h5: expected row numbers"),
+        (
+            {"audio_feature.h5": np.ones((4, 10, 3)), "visual_feature.h5": np.ones((4, 10, 3))},
+            "row counts .* labels.h5 6",
+        ),
     ],
 )
 def test_ave_faults(tmp_path: Path, changes: dict, message: str) -> None:
@@ -290,6 +340,18 @@ def test_ave_faults(tmp_path: Path, changes: dict, message: str) -> None:
         ({"lab_train": np.array([0, 1, 0.5, 0, np.nan])}, "lab_train: labels must be .* in rows 2, 4"),
         ({"lab_train": one_hot(CLASSES[:5]) * 2}, "lab_train: one-hot rows may hold 0 and 1 only in rows 0, 1"),
         ({"lab_train": np.array([b"dog"] * 5)}, "lab_train: expected class numbers"),
+        ({"ids_train": np.ones((5, 2)), "ids_test": np.ones(2)}, "ids_train: expected one id a row"),
+        ({"ids_train": np.ones(5), "ids_test": np.ones(2)}, "ids_train: expected text or whole numbers"),
+        ({"ids_train": [b"a", b"", b"c", b"d", b"e"], "ids_test": [b"f", b"g"]}, "ids_train: empty ids in row 1"),
+        (
+            {
+                "audio_train": np.ones((5, 4, 3)),
+                "audio_test": np.ones((2, 4, 3)),
+                "audio_lengths_train": np.arange(5) * 2,
+                "audio_lengths_test": np.ones(2, int),
+            },
+            "audio_lengths: lengths outside 0..4 in rows 3, 4",
+        ),
         ({"ids_train": np.arange(5), "ids_test": np.array([0, 9])}, "ids: ids seen before .* in row 5$"),
         (
             {"audio_train": np.where(np.arange(15).reshape(5, 3) == 7, np.nan, A[:5])},

@@ -107,6 +107,35 @@ def test_an_existing_store_is_replaced_only_when_asked_and_only_by_a_whole_one(t
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_only_stores_are_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("thesis", "file"):
+        with pytest.raises(InputError, match="is not a store"):
+            write_store(some_pairs(), tmp_path / name, overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+    write_store(some_pairs(), tmp_path / "empty", overwrite=True)
+    assert is_store(tmp_path / "empty")
+
+
+def test_blocks_of_another_type_need_one_named(tmp_path: Path) -> None:
+    half, single = (
+        Pairs({"audio": np.ones((1, 1), t)}, ids=np.array([t.__name__], "S")) for t in (np.float16, np.float32)
+    )
+    with (
+        pytest.raises(InputError, match=r"float32 .* cannot follow rows of float16"),
+        StoreWriter(tmp_path / "s") as writer,
+    ):
+        writer.append(half)
+        writer.append(single)
+    with StoreWriter(tmp_path / "s", dtype="float16") as writer:
+        writer.append(half)
+        writer.append(single)
+    assert open_store(tmp_path / "s").features["audio"].dtype == np.float16
+
+
 def test_values_of_missing_modalities_may_be_anything(tmp_path: Path) -> None:
     x = np.array([[1.0], [np.nan]], np.float32)
     write_store(Pairs({"audio": x}, present={"audio": np.array([True, False])}), tmp_path / "s")

@@ -209,6 +209,8 @@ def _atomically(output: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary path beside ``output`` that gets its name at the end, or is removed."""
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already (--overwrite replaces it)")
+    if output.is_dir() and any(file.suffix != ".npy" for file in output.iterdir()):
+        raise InputError(f"{output}: holds more than .npy files, so --overwrite does not replace it")
     temporary = store.partial_folder(output)
     _remove(temporary)
     temporary.parent.mkdir(parents=True, exist_ok=True)

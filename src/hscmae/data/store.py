@@ -84,7 +84,7 @@ class StoreWriter:
         state: what the last checkpoint was given; empty at the start.
 
     Raises:
-        InputError: the folder is there already and neither ``overwrite`` nor ``resume`` is set.
+        InputError: the folder is there already, and ``overwrite`` is not set or it is no store.
     """
 
     def __init__(
@@ -99,6 +99,8 @@ class StoreWriter:
         self.folder = Path(folder)
         if self.folder.exists() and not overwrite:
             raise InputError(f"{folder}: exists already (--overwrite replaces it)")
+        if self.folder.exists() and not is_store(self.folder) and (self.folder.is_file() or any(self.folder.iterdir())):
+            raise InputError(f"{folder}: is not a store, so --overwrite does not replace it")
         self.dtype = None if dtype is None else np.dtype(dtype)
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")

@@ -22,6 +22,7 @@ from typing import Any
 
 MEMORY_BYTES = 4 * 2**30
 SECONDS = 30.0
+SLOW_DISK = 20e6  # bytes a second
 READ_WHOLE_BYTES = 256 * 2**20  # larger datasets are read at their start and end only
 HARMLESS_BYTES = 64 * 2**20
 MAX_COMPRESSION = 1100  # deflate reaches 1032
@@ -39,8 +40,10 @@ _child_owner = 0
 def vet(path: Path) -> list[Finding]:
     """What makes an HDF5 file unfit to be opened, as (code, dataset, message); empty where it is fit.
 
-    A file that crashes the child, or keeps it busy for longer than ``SECONDS``, is unfit too.
+    A file that crashes the child is unfit too, or one that keeps it busy for longer than ``SECONDS`` and what reading
+    its bytes from a slow disk takes.
     """
+    seconds = SECONDS + path.stat().st_size / SLOW_DISK
     with _lock:
         child = _running_child()
         assert child.stdin is not None and child.stdout is not None
@@ -48,7 +51,7 @@ def vet(path: Path) -> list[Finding]:
             child.stdin.write(json.dumps(str(path.resolve())).encode() + b"\n")
             child.stdin.flush()
             answer = b""
-            if select.select([child.stdout], [], [], SECONDS)[0]:
+            if select.select([child.stdout], [], [], seconds)[0]:
                 answer = child.stdout.readline()
             if answer.endswith(b"\n"):
                 return [(code, dataset, message) for code, dataset, message in json.loads(answer)]
@@ -56,7 +59,7 @@ def vet(path: Path) -> list[Finding]:
             pass
         crashed = child.poll() is not None or bool(select.select([child.stdout], [], [], 0)[0])
         stop_child()
-    reason = "the HDF5 library crashes on it" if crashed else f"reading it takes longer than {SECONDS:.0f} s"
+    reason = "the HDF5 library crashes on it" if crashed else f"reading it takes longer than {seconds:.0f} s"
     return [("damaged", "", f"damaged: {reason}")]
 
 
