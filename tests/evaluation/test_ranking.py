@@ -209,10 +209,19 @@ def test_tensors_of_every_type_are_taken():
 
 
 def test_a_label_given_twice_counts_once():
-    q, g = np.eye(2), np.eye(2)
-    twice = multi([[0, 0], [1]], 2), multi([[0, 0], [0, 1]], 2)
-    once = multi([[0], [1]], 2), multi([[0], [0, 1]], 2)
+    q, g = np.array([[1.0, 0.0]]), np.array([[1.0, 0.1], [1.0, 0.0]])
+    twice = multi([[0, 0, 1]], 2), multi([[0], [1, 1, 1]], 2)
+    once = multi([[0, 1]], 2), multi([[0], [1]], 2)
+    assert rank(q, g, labels=once).ndcg[0] == 1
     np.testing.assert_array_equal(rank(q, g, labels=twice).ndcg, rank(q, g, labels=once).ndcg)
+
+
+@pytest.mark.parametrize("rank_job", [ranking.rank_rows, lambda job: rank_blocks(job, "cpu")])
+def test_the_pair_ranks_behind_its_ties_whatever_their_gain(monkeypatch, rank_job):
+    monkeypatch.setattr(ranking, "rank_rows", rank_job)
+    every = multi([range(MAX_GAIN)], MAX_GAIN), multi([range(MAX_GAIN), [], [0]], MAX_GAIN)
+    found = rank(np.ones((1, 2)), np.ones((3, 2)), pairs=[1], labels=every)
+    assert found.pair_rank.tolist() == [3] and found.ties.tolist() == [2]
 
 
 def test_gains_up_to_the_limit_are_told_apart():
