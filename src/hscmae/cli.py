@@ -188,6 +188,42 @@ def embed(
         typer.echo(f"{output}: {rows} rows")
 
 
+@app.command(epilog="Example: hscmae demo --output demo")
+def demo(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=200, help="Clips in the corpus.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the corpus and of training.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Offline, from nothing: make media files, extract, train, evaluate against baselines."""
+    from hscmae.demo.run import run_demo
+
+    with _stage_progress(enabled=not as_json) as progress:
+        results = run_demo(output, clips=clips, seed=seed, overwrite=overwrite, progress=progress)
+    if as_json:
+        _print_json({"results": [{"method": r.method, **r.metrics} for r in results]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Find the picture to a sound and the sound to a picture, on clips never seen in training")
+    for column in ("method", "mAP", "95% interval", "sound → picture", "picture → sound"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for r in results:
+        low, high = r.metrics["avg/mAP_ci"]
+        figures = (f"{r.metrics[f'{d}/mAP']:.3f}" for d in ("avg", "a2v", "v2a"))
+        average, a2v, v2a = figures
+        table.add_row(r.title, average, f"{low:.3f} to {high:.3f}", a2v, v2a)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    typer.echo(
+        f"\nThe corpus is in {output}/media, its features in {output}/features, the model in {output}/run. Next:\n"
+        f"  hscmae inspect {output}/features\n"
+        f"  hscmae evaluate {output}/run {output}/features\n"
+        f"  hscmae train YOUR_FEATURES.h5 --output runs/mine"
+    )
+
+
 def _read(file: Path, drop_bad_rows: bool, holdout: str | None, exclude: Path | None) -> Pairs:
     from dataclasses import replace
 
@@ -272,6 +308,26 @@ def _training_progress(*, enabled: bool) -> Iterator[Callable[[dict[str, Any]], 
             )
             text += "".join(f"  {k.removeprefix('val/')} {v:.4f}" for k, v in record.items() if k.startswith("val/"))
             bars.update(tasks[phase], completed=record["step"], figures=text)
+
+        yield show
+
+
+@contextmanager
+def _stage_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of a job: called with the stage, what is done and what there is."""
+    if not enabled:
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
 
         yield show
 

@@ -29,13 +29,13 @@ class Network(Section):
     depth: Positive = Field(1, description="layers of each encoder")
     decoder_depth: Positive = Field(1, description="layers of each decoder")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units dropped in training")
-    branch_scale: float = Field(0.1, gt=0, description="factor on the nonlinear branch beside a warm start")
+    branch_scale: float = Field(1.0, gt=0, description="factor on the nonlinear branch beside a warm start")
 
 
 class Masking(Section):
     """MAE path."""
 
-    ratio: float = Field(0.7, ge=0, lt=1, description="share of each sample's values hidden from the student")
+    ratio: float = Field(0.85, ge=0, lt=1, description="share of each sample's values hidden from the student")
 
 
 class Teacher(Section):
@@ -48,7 +48,7 @@ class Affinity(Section):
     """Local level: which neighbours the teacher mines, and how a sample's own pair is treated."""
 
     source: Literal["batch", "queue", "train"] = Field("batch", description="where neighbours are mined")
-    k: Positive = Field(20, description="neighbours a sample")
+    k: Positive = Field(50, description="neighbours a sample")
     tau_teacher: float = Field(0.1, gt=0, description="temperature of the soft positives")
     pair_share: Share = Field(0.0, description="weight of a sample's own pair among its positives")
     mask_pair: bool = Field(False, description="take a sample's own pair out of the denominator")
@@ -72,7 +72,7 @@ class Loss(Section):
     cross_weight: Weight = Field(0.0, description="reconstruction of each modality from the other's masked features")
     distill_weight: Weight = Field(0.0, description="distillation of the teacher into the masked student")
     learn_weights: bool = Field(True, description="learn the weights, starting from those given")
-    tau: float = Field(0.1, gt=0, description="temperature of the student's InfoNCE")
+    tau: float = Field(0.2, gt=0, description="temperature of the student's InfoNCE")
     ridge: float = Field(1e-2, ge=0, description="ridge of the deep CCA loss, relative to the mean eigenvalue")
     correlation: Literal["singular", "frobenius"] = Field("singular", description="form of the deep CCA loss")
     distillation: Literal["cosine", "relational"] = Field("relational", description="form of the distillation")
@@ -94,7 +94,7 @@ class WarmStart(Section):
 class Head(Section):
     """Linear CCA head on the embeddings."""
 
-    final: bool = Field(True, description="fit a head on the teacher's clean training embeddings")
+    final: bool = Field(False, description="fit a head on the teacher's clean training embeddings")
     ridge: float = Field(1.0, gt=0, description="ridge relative to the mean eigenvalue")
     refresh: int = Field(0, ge=0, description="steps between fits of a head inside the local level; 0: none")
 
@@ -102,14 +102,14 @@ class Head(Section):
 class Training(Section):
     """The optimiser, the batches, and the label-free choice of the number of steps."""
 
-    steps: Positive = Field(300, description="steps of a full run")
+    steps: Positive = Field(200, description="steps of a full run")
     batch_size: Annotated[int, Field(ge=2)] = Field(512, description="pairs a step")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up; a cosine decay follows")
     grad_clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
     validation_share: float = Field(1 / 7, ge=0, lt=1, description="pairs held out to choose the step; 0: none")
-    evaluations: Positive = Field(30, description="times a run is logged and, on held-out pairs, measured")
+    evaluations: Positive = Field(20, description="times a run is logged and, on held-out pairs, measured")
     patience: Positive = Field(10, description="measurements without improvement before the choice is made")
     refit: bool = Field(True, description="after choosing, train again on all training rows for the chosen steps")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products")

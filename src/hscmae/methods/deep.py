@@ -121,7 +121,7 @@ class DeepMethod(Method):
                     rows = objective.embed(m, x).cpu()
                     z[m].append(rows if head is None else head(m, rows))
         first, second = (torch.cat(rows).numpy() for rows in z.values())
-        return {"alignment_gap": alignment_gap(first, second), "mutual_knn": mutual_knn(first, second)}
+        return {"mutual_knn": mutual_knn(first, second), "alignment_gap": alignment_gap(first, second)}
 
     @torch.inference_mode()
     def _fit_head(self, objective: Objective, features: Features) -> CanonicalMaps | None:

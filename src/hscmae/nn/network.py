@@ -71,12 +71,16 @@ class Network(nn.ModuleDict):
 
     @torch.no_grad()
     def warm_start(self, maps: CanonicalMaps) -> None:
-        """Set the canonical maps ``C_m`` to a closed-form solution."""
+        """Set the canonical maps ``C_m`` to a closed-form solution, and the branch's projection to 0.
+
+        The network then begins exactly at the closed form, whatever the branch's scale.
+        """
         for name in self:
             tower = self.tower(name)
             assert tower.canonical is not None
             tower.canonical.weight.copy_(maps.weight[name].T)
             tower.canonical.bias.copy_(-maps.mean[name] @ maps.weight[name])
+            tower.projection.weight.zero_()
 
 
 def build_network(dims: Mapping[str, int], embedding: int, seed: int, **tower: float) -> Network:

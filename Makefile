@@ -1,0 +1,29 @@
+# Each target makes .venv when it is missing. On a fresh machine: `make demo`, `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test test-long check bench install
+
+.venv: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[all,dev]'
+	touch .venv
+
+install: .venv  ## the package with all extras, and what developers need
+
+demo: .venv  ## the main job on its embedded default, offline
+	$(BIN)/hscmae demo --output demo --overwrite
+
+test: .venv  ## the tests, in a few minutes
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-long: .venv  ## thousands of cases
+	$(BIN)/pytest -m long
+
+check: .venv  ## lint, format, types
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+bench: .venv  ## timings: one table, benchmarks/results/latest.json
+	$(BIN)/python benchmarks/run.py
