@@ -107,7 +107,14 @@ def test_multi_hot_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["Train_test", "Split"])
 @pytest.mark.parametrize(
-    "values", [["train"] * 5 + ["test"] * 2, [0] * 5 + [1] * 2, ["Training"] * 5 + ["TEST"] * 2, [1.0] * 5 + [2.0] * 2]
+    "values",
+    [
+        ["train"] * 5 + ["test"] * 2,
+        [0] * 5 + [1] * 2,
+        [True] * 5 + [False] * 2,
+        ["Training"] * 5 + ["TEST"] * 2,
+        [1.0] * 5 + [2.0] * 2,
+    ],
 )
 def test_feat_layout(tmp_path: Path, key: str, values: list) -> None:
     arrays = {"audio_feat": A, "visual_feat": V, "Label_ID": CLASSES, key: values, "extra": np.arange(3)}
@@ -117,7 +124,12 @@ def test_feat_layout(tmp_path: Path, key: str, values: list) -> None:
     assert pairs.split.tolist() == [b"train"] * 5 + [b"test"] * 2
 
 
-@pytest.mark.parametrize("codes", [[1] * 5 + [0] * 2, [0] * 7, [0, 1, 2, 3, 4, 5, 6]])
+def test_three_codes_ascend(tmp_path: Path) -> None:
+    path = hdf5_file(tmp_path / "x.h5", {"audio_feat": A, "Split": [1, 1, 1, 1, 2, 3, 3]})
+    assert read(path).split.tolist() == [b"train"] * 4 + [b"val"] + [b"test"] * 2
+
+
+@pytest.mark.parametrize("codes", [[1] * 3 + [2] * 3 + [0], [0] * 7, [0, 1, 2, 3, 4, 5, 6]])
 def test_split_codes_are_not_guessed(tmp_path: Path, codes: list) -> None:
     arrays = {"audio_feat": A, "visual_feat": V, "Train_test": codes}
     with pytest.raises(InputError, match="Train_test: cannot tell train from test"):

@@ -46,9 +46,7 @@ def holdout(ids: npt.NDArray[np.bytes_], spec: str, source: str = "input") -> Sp
     else:
         held_out = np.arange(len(ids)) >= len(ids) - round(len(ids) * share)
     if held_out.all() or not held_out.any():
-        raise InputError(
-            f"{source}: holdout {spec} leaves no rows to {'train on' if held_out.any() else 'test on'}"
-        )
+        raise InputError(f"{source}: holdout {spec} leaves no rows to {'train on' if held_out.any() else 'test on'}")
     return _split_array(held_out)
 
 

@@ -8,6 +8,7 @@ VEGAS features are published). *feat*: ``{m}_feat``, ``Label_ID``, ``Train_test`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ ALIASES = {
 }  # fmt: skip
 COLUMNS = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names")
 MAX_CLASSES = 10_000_000
+
+log = logging.getLogger(__name__)
 
 
 def table(
@@ -177,20 +180,24 @@ def _ids(array: RowArray, key: str, source: str, report: Report) -> npt.NDArray[
 
 
 def _split(values: npt.NDArray[Any], key: str, source: str, report: Report) -> npt.NDArray[np.bytes_] | None:
-    """Split names as bytes; the codes 0, 1 (2) mean train, test (or train, val, test)."""
+    """Split names as bytes, from words or codes.
+
+    No convention says whether 0 or 1 means training, so of two codes the one with more rows does; three codes ascend
+    from train over val to test.
+    """
     if values.dtype.kind in "iubf":
         codes, counts = np.unique(values, return_counts=True)
-        codes_mean = {2: (b"train", b"test"), 3: (b"train", b"val", b"test")}.get(len(codes))
-        if codes_mean is None or counts[0] < counts[1:].max() or codes[-1] - codes[0] != len(codes) - 1:
+        if len(codes) == 2 and counts[0] != counts[1]:
+            names = [b"train", b"test"] if counts[0] > counts[1] else [b"test", b"train"]
+            log.warning("%s: %s: code %s, with more rows, is read as train", source, key, codes[counts.argmax()])
+        elif len(codes) == 3 and counts[0] == counts.max():
+            names = [b"train", b"val", b"test"]
+        else:
             listed = ", ".join(str(code) for code in codes[:4])
-            report(
-                source,
-                Problem(
-                    "split-values", key, f"cannot tell train from test by the codes {listed}; write train, val, test"
-                ),
-            )
+            message = f"cannot tell train from test by the codes {listed}; write train, val, test"
+            report(source, Problem("split-values", key, message))
             return None
-        return np.array(codes_mean, dtype="S5")[np.searchsorted(codes, values.ravel())]
+        return np.array(names, dtype="S5")[np.searchsorted(codes, values.ravel())]
     words = np.char.strip(np.char.lower(_text(values.ravel())))
     for long, short in ((b"training", b"train"), (b"validation", b"val"), (b"valid", b"val"), (b"testing", b"test")):
         words = np.where(words == long, short, words)
