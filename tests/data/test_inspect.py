@@ -1,12 +1,14 @@
 """Inspection: everything wrong in one pass, and why two files of the same clips differ."""
 
 import json
+import re
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+import hscmae.data.table
 from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
@@ -157,6 +159,16 @@ def test_long_lists_of_rows_are_cut_in_json(tmp_path: Path) -> None:
     assert len(problem["rows"]) == 1000 and problem["n_rows"] == 5000
 
 
+def test_every_code_is_documented() -> None:
+    folder = Path(hscmae.data.table.__file__).parent
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    used = re.findall(r'(?:Problem\(|\badd\(|return \[\()\s*"([a-z]+(?:-[a-z]+)*)",', text)
+    used += re.findall(r'append\(\("([a-z-]+)",', text)
+    assert len(set(used)) > 20
+    documented = re.findall(r"[a-z]+(?:-[a-z]+)*", hscmae.data.table.Problem.__doc__ or "")
+    assert set(used) - set(documented) == set()
+
+
 # ----------------------------------------------------------------------------------------------------------- against
 
 N = 120
@@ -189,8 +201,6 @@ def unit(x: np.ndarray) -> np.ndarray:
     ],
 )
 def test_verdicts(tmp_path: Path, theirs: np.ndarray, reason: str, words: str) -> None:
-    import re
-
     order = RNG.permutation(N) if reason not in ("row-shift",) else np.arange(N)
     ids = np.array([f"c{i}" for i in range(N)])
     ours = save(tmp_path / "ours.npz", audio=X, ids=ids)

@@ -58,7 +58,11 @@ class Problem:
     """One thing wrong with a feature file.
 
     Attributes:
-        code: a fixed word for programs, such as "not-finite".
+        code: a fixed word for programs. Of the file: unreadable, damaged, truncated, checksum, external-link,
+            oversized. Of datasets: missing-dataset, wrong-rank, wrong-type, row-count, dimensions, length-range, no-rows. Of
+            columns: empty-ids, duplicate-ids, label-range, label-indptr, split-values, order-range, order-overlap,
+            order-missing. Of features: not-finite, overflow, constant-columns, zero-rows, silent-rows,
+            duplicate-rows, duplicates-across-splits.
         dataset: the dataset it is in, or "" for the file as a whole.
         message: what is wrong, in words.
         rows: the rows concerned, all of them, or empty.
