@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from hscmae.data import vetting
+from hscmae.data.pairs import Pairs
 from hscmae.data.readers import ave, hdf5, read, read_blocks
+from hscmae.data.store import write_store
 from hscmae.errors import InputError
 
 REAL = Path(__file__).parents[2] / "../shared/data"
@@ -196,6 +198,12 @@ def test_one_npy_a_clip(tmp_path: Path) -> None:
     assert pairs.lengths["audio"].tolist() == [1, 3, 0, 0]
     np.testing.assert_array_equal(pairs.features["audio"][1], np.full((3, 2), 4.0))
     np.testing.assert_array_equal(pairs.features["audio"][0], [[2, 2], [0, 0], [0, 0]])
+
+
+def test_a_folder_of_stores_is_not_read_as_clips(tmp_path: Path) -> None:
+    write_store(Pairs({"audio": A}), tmp_path / "one")
+    with pytest.raises(InputError, match="not a feature file of a known format"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ class Problem:
 
     Attributes:
         code: a fixed word for programs. Of the file: unreadable, damaged, truncated, checksum, external-link,
-            oversized. Of datasets: missing-dataset, wrong-rank, wrong-type, row-count, dimensions, length-range, no-rows. Of
-            columns: empty-ids, duplicate-ids, label-range, label-indptr, split-values, order-range, order-overlap,
-            order-missing. Of features: not-finite, overflow, constant-columns, zero-rows, silent-rows,
+            oversized. Of datasets: missing-dataset, wrong-rank, wrong-type, row-count, dimensions, length-range,
+            no-rows. Of columns: empty-ids, duplicate-ids, label-range, label-indptr, split-values, order-range,
+            order-overlap, order-missing. Of features: not-finite, overflow, constant-columns, zero-rows, silent-rows,
             duplicate-rows, duplicates-across-splits.
         dataset: the dataset it is in, or "" for the file as a whole.
         message: what is wrong, in words.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data import store
 from hscmae.data.npyfile import load_mapped, read_header
 from hscmae.data.readers import layouts
 from hscmae.data.table import Problem, Report, RowArray, Table
@@ -25,9 +26,7 @@ MAGIC = b"\x93NUMPY"
 def matches(path: Path) -> bool:
     """Whether it is a ``.npy`` file, or a folder of them or of folders of them."""
     if path.is_dir():
-        return any(path.glob("*.npy")) or any(
-            any(folder.rglob("*.npy")) for folder in path.iterdir() if folder.is_dir()
-        )
+        return any(path.glob("*.npy")) or bool(_folders_of_clips(path))
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
@@ -62,9 +61,15 @@ class ClipFiles:
         return block
 
 
+def _folders_of_clips(path: Path) -> list[Path]:
+    """The modalities' folders; hidden ones and stores are none."""
+    folders = (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return sorted(folder for folder in folders if not store.is_store(folder) and any(folder.rglob("*.npy")))
+
+
 def _one_file_a_clip(path: Path, report: Report) -> Table:
     source = str(path)
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and any(folder.rglob("*.npy")))
+    folders = _folders_of_clips(path)
     files = {
         f.name: {p.relative_to(f).with_suffix("").as_posix(): p for p in sorted(f.rglob("*.npy"))} for f in folders
     }
