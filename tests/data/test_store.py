@@ -107,6 +107,14 @@ def test_an_existing_store_is_replaced_only_when_asked_and_only_by_a_whole_one(t
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    write_store(some_pairs(), tmp_path / "s")
+    (tmp_path / "s").rename(tmp_path / ".s.replaced")
+    with pytest.raises(InputError, match="exists already"):
+        write_store(some_pairs(seed=1), tmp_path / "s")
+    assert_same(some_pairs(), open_store(tmp_path / "s"))
+
+
 def test_only_stores_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()

@@ -97,6 +97,8 @@ class StoreWriter:
         source: str = "",
     ) -> None:
         self.folder = Path(folder)
+        if _replaced(self.folder).exists() and not self.folder.exists():
+            _replaced(self.folder).rename(self.folder)  # killed between the two renames of ``_publish``
         if self.folder.exists() and not overwrite:
             raise InputError(f"{folder}: exists already (--overwrite replaces it)")
         if self.folder.exists() and not is_store(self.folder) and (self.folder.is_file() or any(self.folder.iterdir())):
@@ -367,10 +369,15 @@ def sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def _replaced(folder: Path) -> Path:
+    """Where an overwritten store waits until the new one has its name."""
+    return folder.parent / f".{folder.name}.replaced"
+
+
 def _publish(partial: Path, folder: Path) -> None:
     """Give a whole store its name; what had the name before is removed after, never before."""
     sync_folder(partial)
-    retired = folder.parent / f".{folder.name}.replaced"
+    retired = _replaced(folder)
     shutil.rmtree(retired, ignore_errors=True)
     if folder.exists():
         folder.rename(retired)
