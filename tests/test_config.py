@@ -51,7 +51,8 @@ def values(field):
 
 
 def consistent(flat):
-    return not (flat["affinity.mask_pair"] and flat["affinity.pair_share"] > 0)
+    one_treatment = not (flat["affinity.mask_pair"] and flat["affinity.pair_share"] > 0)
+    return one_treatment and any(value for name, value in flat.items() if name.endswith("_weight"))
 
 
 complete = st.fixed_dictionaries({name: values(field) for name, field in LEAVES.items()}).filter(consistent)
@@ -146,6 +147,17 @@ def test_values_that_cannot_work_are_refused(setting, value):
 def test_the_own_pair_has_one_treatment():
     with pytest.raises(InputError, match="affinity: mask_pair leaves the own pair out"):
         build(HSCMAEConfig, {"affinity": {"mask_pair": True, "pair_share": 0.1}})
+
+
+WEIGHTS = [name.removeprefix("loss.") for name in LEAVES if name.endswith("_weight")]
+
+
+@pytest.mark.parametrize("left", WEIGHTS)
+def test_every_loss_can_be_removed_but_not_all(left):
+    none = dict.fromkeys(WEIGHTS, 0.0)
+    assert build(HSCMAEConfig, {"loss": none | {left: 1.0}}).loss.global_weight == float(left == "global_weight")
+    with pytest.raises(InputError, match="loss: every weight is 0"):
+        build(HSCMAEConfig, {"loss": none})
 
 
 @pytest.mark.parametrize(

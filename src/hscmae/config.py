@@ -77,6 +77,12 @@ class Loss(Section):
     correlation: Literal["singular", "frobenius"] = Field("singular", description="form of the deep CCA loss")
     distillation: Literal["cosine", "relational"] = Field("relational", description="form of the distillation")
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Loss:
+        if not any(getattr(self, name) for name in type(self).model_fields if name.endswith("_weight")):
+            raise ValueError("every weight is 0: nothing is left to learn")
+        return self
+
 
 class WarmStart(Section):
     """Canonical warm start."""
