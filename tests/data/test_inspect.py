@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -52,6 +54,21 @@ def test_effective_rank_of_known_spectra(tmp_path: Path) -> None:
     result = inspect_file(save(tmp_path / "x.npz", line=line, ball=rng.normal(size=(500, 6))))
     assert result.modalities["line"]["effective_rank"] == pytest.approx(1)
     assert result.modalities["ball"]["effective_rank"] == pytest.approx(6, abs=0.1)
+
+
+def test_effective_rank_is_that_of_the_evaluation(tmp_path: Path) -> None:
+    from hscmae.evaluation import effective_rank
+
+    for shape in ((40, 9), (9, 40)):
+        x = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1) * 1e9
+        found = inspect_file(save(tmp_path / f"{shape[0]}.npz", audio=x)).modalities["audio"]["effective_rank"]
+        assert found == pytest.approx(effective_rank(x))
+
+
+def test_the_data_layer_starts_without_torch() -> None:
+    modules = "hscmae.data.inspect, hscmae.data.convert, hscmae.data.splits, hscmae.data.scaling, hscmae.data.pooling"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_fault_is_found_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

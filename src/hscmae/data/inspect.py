@@ -20,7 +20,6 @@ from hscmae.data.compare import compare
 from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray, IntArray, row_keys
 from hscmae.data.table import Problem, RowArray, Table, duplicate_ids, non_finite_rows, repeated_rows
 from hscmae.errors import InputError
-from hscmae.evaluation.selection import effective_rank
 
 RANK_SAMPLE = 1024  # rows that the effective rank is estimated from
 ROWS_SHOWN = 1000  # rows of one problem in the JSON form
@@ -221,7 +220,7 @@ def _scan(
         "silent_rows": len(silent),
         "duplicate_rows": len(twice),
         "duplicates_across_splits": len(across),
-        "effective_rank": effective_rank(_scaled(np.stack(sample))) if len(sample) > 1 else 0.0,
+        "effective_rank": _effective_rank(np.stack(sample)) if len(sample) > 1 else 0.0,
     }
     if len(x.shape) == 3:
         steps = np.full(n, x.shape[1]) if lengths is None else lengths
@@ -239,10 +238,16 @@ def _one_row(row: npt.NDArray[Any], steps: int | None) -> npt.NDArray[np.float64
     return mean
 
 
-def _scaled(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Rows scaled to a largest value of 1: the effective rank stays, overflow cannot happen."""
-    largest = float(np.abs(rows).max(initial=0))
-    return rows / largest if largest else rows
+def _effective_rank(rows: npt.NDArray[np.float64]) -> float:
+    """``evaluation.effective_rank`` (Roy and Vetterli, 2007) from the smaller Gram matrix, without importing torch."""
+    largest = float(np.abs(rows).max())
+    centred = rows / (largest or 1.0)
+    centred -= centred.mean(axis=0)
+    gram = centred @ centred.T if len(rows) < rows.shape[1] else centred.T @ centred
+    eigenvalues = np.linalg.eigvalsh(gram)
+    singular = np.sqrt(eigenvalues[eigenvalues > 1e-12 * eigenvalues[-1]])
+    share = singular / singular.sum() if len(singular) else np.ones(1)
+    return float(np.exp(-(share * np.log(share)).sum())) if eigenvalues[-1] > 1e-24 else 0.0
 
 
 def _shared_vectors(
