@@ -15,6 +15,7 @@ from hscmae.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+MIN_STEPS = 200
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -108,7 +109,8 @@ class Head(Section):
 class Training(Section):
     """The optimiser, the batches, and the label-free choice of the number of steps."""
 
-    steps: Positive = Field(200, description="steps of a full run")
+    epochs: Positive = Field(30, description="passes over the training rows, where steps is not given")
+    steps: Positive | None = Field(None, description="steps of a full run; by default those of epochs, at least 200")
     batch_size: Annotated[int, Field(ge=2)] = Field(512, description="pairs a step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
@@ -121,6 +123,11 @@ class Training(Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
+
+    def planned_steps(self, rows: int) -> int:
+        """Steps of a full run over ``rows`` training rows."""
+        by_epochs = max(MIN_STEPS, self.epochs * (rows // min(rows, self.batch_size)))
+        return by_epochs if self.steps is None else self.steps
 
 
 class MethodConfig(Section):

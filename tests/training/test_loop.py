@@ -162,8 +162,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs: Pairs, monkeypatch: Any)
 
 
 def test_learning_rate_warms_up_and_decays_to_0() -> None:
-    settings = Training(steps=100, warmup=10, lr=0.5)
-    rates = [learning_rate(s, settings) for s in range(101)]
+    settings = Training(warmup=10, lr=0.5)
+    rates = [learning_rate(s, 100, settings) for s in range(101)]
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == rates[9] == rates[10] == 0.5
     assert all(a >= b for a, b in pairwise(rates[10:]))
@@ -183,3 +183,10 @@ def test_the_memory_over_all_training_rows_holds_each_row_in_its_place(pairs: Pa
     memory = seen[0].memory
     assert memory.rows.tolist() == list(range(len(pairs.rows_of("train"))))
     assert bool(memory.present.all())
+
+
+def test_steps_follow_the_epochs_and_the_rows() -> None:
+    settings = Training(epochs=30, batch_size=512)
+    assert settings.planned_steps(22_500) == 30 * 43
+    assert settings.planned_steps(100) == 200
+    assert Training(steps=7).planned_steps(22_500) == 7

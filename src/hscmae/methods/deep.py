@@ -54,7 +54,7 @@ class DeepMethod(Method):
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
         identity = self._identity(pairs, rows)
-        loop = Loop(settings, seed, folder=run, resume=resume, progress=progress)
+        loop = Loop(settings, settings.planned_steps(len(rows)), seed, folder=run, resume=resume, progress=progress)
         if run is not None and loop.state.identity:
             self._require_same_run(loop.state.identity, identity, run)
         loop.state.identity = identity
@@ -65,7 +65,7 @@ class DeepMethod(Method):
             features = Features(pairs, fit, self.scalers_, device)
             held_out = Features(pairs, validation[pairs.complete()[validation]], self.scalers_, device)
             objective = self._build(features)
-            loop.run("select", objective, features, settings.steps, lambda o: self._measure(o, features, held_out))
+            loop.run("select", objective, features, loop.planned, lambda o: self._measure(o, features, held_out))
             loop.state.chosen = loop.choose()
         if objective is not None and not settings.refit:
             objective.load_state_dict(loop.best)

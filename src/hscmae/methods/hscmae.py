@@ -178,8 +178,7 @@ class HSCMAEObjective(Objective):
 
     @torch.no_grad()
     def after_step(self, batch: Batch, step: int) -> None:
-        steps = self.config.training.steps
-        update_teacher(self.teacher, self.student, decay_at(step, steps, self.config.teacher.decay))
+        update_teacher(self.teacher, self.student, decay_at(step, self.steps, self.config.teacher.decay))
         if self.config.affinity.source == "queue" and "local" in self.active:
             present = torch.stack([batch.present[m] for m in self.modalities])
             self.memory.push(self.embedded, present, batch.rows)

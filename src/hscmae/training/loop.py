@@ -35,6 +35,7 @@ class Objective(nn.Module, ABC):
     """What a deep method gives the loop: its losses and all its state."""
 
     weights: LossWeights
+    steps: int = 1  # of a full run; set by the loop
     precision: torch.dtype = torch.float32
 
     def autocast(self, batch: Batch) -> torch.autocast:
@@ -109,6 +110,7 @@ class Loop:
 
     Args:
         settings: the optimiser's settings.
+        planned: steps of a full run; every schedule spans them, so that a refit of fewer steps walks the same path.
         seed: the run's seed.
         folder: where metrics and checkpoints go; ``None`` keeps nothing.
         resume: go on from ``folder``'s checkpoint, if it has one.
@@ -118,13 +120,15 @@ class Loop:
     def __init__(
         self,
         settings: Training,
+        planned: int,
         seed: int,
         *,
         folder: Path | None = None,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.settings, self.seed, self.folder, self.progress = settings, seed, folder, progress
+        self.settings, self.planned, self.seed = settings, planned, seed
+        self.folder, self.progress = folder, progress
         self.state = State(threads=torch.get_num_threads())
         self.tensors: dict[str, Tensor] | None = None
         self.best: dict[str, Tensor] = {}
@@ -151,8 +155,7 @@ class Loop:
             phase: the phase's name, kept in checkpoints.
             objective: a fresh objective; a resumed one is restored into it.
             features: the rows to train on.
-            steps: steps of this phase. The schedules always span ``settings.steps``, so that a refit of fewer steps
-                walks the same path.
+            steps: steps of this phase.
             measure: label-free criteria on held-out pairs, the first of which decides; higher is better.
 
         Raises:
@@ -167,13 +170,14 @@ class Loop:
             self.tensors = None
         elif measure is not None:
             self._measure(objective, measure, {"step": 0, "epoch": 0.0, "phase": phase})
-        interval = max(1, settings.steps // settings.evaluations)
+        interval = max(1, self.planned // settings.evaluations)
+        objective.steps = self.planned
         batch_size = min(settings.batch_size, len(features))
         sums: dict[str, Tensor] = {}
         started = time.monotonic() - state.seconds
         while state.step < steps and not self._out_of_patience():
             step = state.step
-            lr = learning_rate(step, settings)
+            lr = learning_rate(step, self.planned, settings)
             objective.before_step(features, step)
             batch = features.batch(_positions(self.seed, step, batch_size, len(features)))
             losses = objective.losses(batch, Noise(self.seed, step))
@@ -226,7 +230,7 @@ class Loop:
     @property
     def steps(self) -> int:
         """Steps to train for: those chosen, or all."""
-        return self.settings.steps if self.state.chosen is None else self.state.chosen
+        return self.planned if self.state.chosen is None else self.state.chosen
 
     def choose(self) -> int:
         """The step with the best measurement; the earliest among equals."""
@@ -240,11 +244,11 @@ class Loop:
         self.saved_at = time.monotonic()
 
 
-def learning_rate(step: int, settings: Training) -> float:
-    """Linear warm-up to ``settings.lr``, then a cosine to 0 at ``settings.steps``."""
+def learning_rate(step: int, steps: int, settings: Training) -> float:
+    """Linear warm-up to ``settings.lr``, then a cosine to 0 at ``steps``."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
-    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    share = (step - settings.warmup) / max(1, steps - settings.warmup)
     return settings.lr * (math.cos(math.pi * min(share, 1.0)) + 1) / 2
 
 
