@@ -98,7 +98,7 @@ def test_round_trips_through_every_format(tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=3000)
+@settings(deadline=None, max_examples=1000)
 @given(pairs=any_pairs())
 def test_round_trips_of_thousands(tmp_path_factory: pytest.TempPathFactory, pairs: Pairs) -> None:
     test_round_trips_through_every_format.hypothesis.inner_test(tmp_path_factory, pairs)
