@@ -74,7 +74,7 @@ class Loss(Section):
     distill_weight: Weight = Field(0.0, description="distillation of the teacher into the masked student")
     learn_weights: bool = Field(True, description="learn the weights, starting from those given")
     tau: float = Field(0.2, gt=0, description="temperature of the student's InfoNCE")
-    ridge: float = Field(1e-2, ge=0, description="ridge of the deep CCA loss, relative to the mean eigenvalue")
+    ridge: float = Field(1e-2, gt=0, description="ridge of the deep CCA loss, relative to the mean eigenvalue")
     correlation: Literal["singular", "frobenius"] = Field("singular", description="form of the deep CCA loss")
     distillation: Literal["cosine", "relational"] = Field("relational", description="form of the distillation")
 
@@ -109,8 +109,8 @@ class Head(Section):
 class Training(Section):
     """The optimiser, the batches, and the label-free choice of the number of steps."""
 
-    epochs: Positive = Field(30, description="passes over the training rows, where steps is not given")
-    steps: Positive | None = Field(None, description="steps of a full run; by default those of epochs, at least 200")
+    epochs: Positive = Field(30, description="passes over the training rows, where steps is 0")
+    steps: int = Field(0, ge=0, description="steps of a full run; 0: those of the epochs, at least 200")
     batch_size: Annotated[int, Field(ge=2)] = Field(512, description="pairs a step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
@@ -126,8 +126,7 @@ class Training(Section):
 
     def planned_steps(self, rows: int) -> int:
         """Steps of a full run over ``rows`` training rows."""
-        by_epochs = max(MIN_STEPS, self.epochs * (rows // min(rows, self.batch_size)))
-        return by_epochs if self.steps is None else self.steps
+        return self.steps or max(MIN_STEPS, self.epochs * (rows // min(rows, self.batch_size)))
 
 
 class MethodConfig(Section):

@@ -44,24 +44,17 @@ def dense(neighbours, m):
     return w
 
 
-def naive(
-    query, keys, neighbours, *, tau, pair_share=0.0, mask_pair=False, query_valid=None, key_valid=None, exclude=None
-):
+def naive(query, keys, neighbours, *, tau, pair_share=0.0, mask_pair=False, query_valid=None, key_valid=None):
     q, k = ([[x / math.hypot(*row) for x in row] for row in z.tolist()] for z in (query, keys))
     n, m = len(q), len(k)
     query_there = [True] * n if query_valid is None else query_valid.tolist()
     key_there = [True] * m if key_valid is None else key_valid.tolist()
-    left_out = [[False] * m for _ in range(n)] if exclude is None else exclude.tolist()
     total = mass = 0.0
     for i, soft in enumerate(dense(neighbours, m)):
         if not query_there[i]:
             continue
         similarity = [sum(a * b for a, b in zip(q[i], k[j], strict=True)) / tau for j in range(m)]
-        denominator = sum(
-            math.exp(similarity[j])
-            for j in range(m)
-            if key_there[j] and not left_out[i][j] and not (mask_pair and i == j)
-        )
+        denominator = sum(math.exp(similarity[j]) for j in range(m) if key_there[j] and not (mask_pair and i == j))
         known = sum(w for j, w in enumerate(soft) if key_there[j])
         for j in range(m):
             w = (1 - pair_share) * soft[j] / known if known and key_there[j] else 0.0
@@ -76,18 +69,18 @@ def naive(
 @pytest.mark.parametrize("tau", [0.07, 0.5])
 @pytest.mark.parametrize("memory", [0, MEMORY])
 def test_equals_double_loop(memory, tau, treatment):
-    query, keys, neighbours, same = case(memory)
-    loss = affinity_infonce(query, keys, neighbours, tau=tau, exclude=same, **treatment).item()
-    assert loss == pytest.approx(naive(query, keys, neighbours, tau=tau, exclude=same, **treatment), abs=1e-12)
+    query, keys, neighbours, _ = case(memory)
+    loss = affinity_infonce(query, keys, neighbours, tau=tau, **treatment).item()
+    assert loss == pytest.approx(naive(query, keys, neighbours, tau=tau, **treatment), abs=1e-12)
     assert loss >= 0
 
 
 @each_treatment
 def test_missing_queries_and_keys_equal_double_loop(treatment):
-    query, keys, neighbours, same = case(MEMORY)
+    query, keys, neighbours, _ = case(MEMORY)
     query_valid = torch.tensor([1, 1, 0, 1, 1, 1, 1], dtype=torch.bool)
     key_valid = torch.tensor([0, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1], dtype=torch.bool)
-    arguments = {"tau": 0.2, "query_valid": query_valid, "key_valid": key_valid, "exclude": same, **treatment}
+    arguments = {"tau": 0.2, "query_valid": query_valid, "key_valid": key_valid, **treatment}
     loss = affinity_infonce(query, keys, neighbours, **arguments).item()
     assert loss == pytest.approx(naive(query, keys, neighbours, **arguments), abs=1e-12)
 
@@ -137,13 +130,13 @@ def test_nothing_to_learn_from_gives_zero_and_no_gradient():
 @each_treatment
 @pytest.mark.parametrize("missing", [False, True])
 def test_gradcheck(missing, treatment):
-    query, keys, neighbours, same = case(MEMORY)
+    query, keys, neighbours, _ = case(MEMORY)
     valid = {}
     if missing:
         valid = {"query_valid": torch.arange(N) != 2, "key_valid": torch.arange(N + MEMORY) % 5 != 1}
 
     def loss(q, k):
-        return affinity_infonce(q, k, neighbours, tau=0.3, exclude=same, **valid, **treatment)
+        return affinity_infonce(q, k, neighbours, tau=0.3, **valid, **treatment)
 
     assert torch.autograd.gradcheck(loss, (query.requires_grad_(), keys.requires_grad_()))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 
+# Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
 
 
@@ -86,7 +87,6 @@ def smoothed_cca(
     rounds: int,
     present: Mapping[str, Tensor] | None = None,
     scale: bool = True,
-    generator: torch.Generator | None = None,
 ) -> CanonicalMaps:
     r"""Ridge CCA whose cross-covariance is :math:`X_1^\top W^h X_2`, ``W`` mined from its own solution.
 
@@ -103,13 +103,7 @@ def smoothed_cca(
         rounds: how often to mine and solve; two are enough.
         present: modality -> rows that have it, shape (n,).
         scale: see ``ridge_cca``.
-        generator: draws the sample of rows that the affinities are mined over when there are more than 50,000.
     """
-    n = len(next(iter(x.values())))
-    if n > MAX_ROWS:
-        rows = torch.randperm(n, generator=generator)[:MAX_ROWS].sort().values
-        x = {m: v[rows] for m, v in x.items()}
-        present = None if present is None else {m: p[rows] for m, p in present.items()}
     moments = covariances(x, present)
     maps = ridge_cca(moments, dim, ridge, scale=scale)
     second = list(x)[1]

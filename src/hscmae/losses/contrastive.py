@@ -19,7 +19,6 @@ def affinity_infonce(
     mask_pair: bool = False,
     query_valid: Tensor | None = None,
     key_valid: Tensor | None = None,
-    exclude: Tensor | None = None,
 ) -> Tensor:
     r"""InfoNCE with soft positives, one direction. Minimised; at least 0 for every row.
 
@@ -40,7 +39,6 @@ def affinity_infonce(
         mask_pair: take a sample's own pair out of the denominator; needs ``pair_share`` 0.
         query_valid: rows whose query exists, shape (n,), bool.
         key_valid: keys that exist, shape (m,), bool; the others are neither positive nor negative.
-        exclude: further pairs to leave out of the denominator, shape (n, m), bool: the clip itself in a memory.
 
     Raises:
         ValueError: ``mask_pair`` together with a positive ``pair_share``.
@@ -55,13 +53,10 @@ def affinity_infonce(
     own = torch.arange(n, device=query.device)
     if key_valid is None:
         key_valid = torch.ones(m, dtype=torch.bool, device=query.device)
-    hidden = ~key_valid.expand(n, m)
-    if exclude is not None:
-        hidden = hidden | exclude
+    compared = logits.masked_fill(~key_valid, -torch.inf)
     if mask_pair:
-        hidden = hidden.clone()
-        hidden[own, own] = True
-    log_sum = torch.where(hidden, -torch.inf, logits).logsumexp(1)
+        compared = compared.masked_fill(own[:, None] == torch.arange(m, device=query.device), -torch.inf)
+    log_sum = compared.logsumexp(1)
 
     soft = neighbours.restricted_to(key_valid)
     pair_weight = pair_share * key_valid[:n].to(logits.dtype)

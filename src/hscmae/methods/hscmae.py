@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hscmae.config import PRESETS, HSCMAEConfig
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
-from hscmae.linear.smoothing import fuse, smoothed_cca
+from hscmae.linear.smoothing import MAX_ROWS, fuse, smoothed_cca
 from hscmae.losses.affinity import mine_neighbours
 from hscmae.losses.contrastive import affinity_infonce
 from hscmae.losses.correlation import correlation_loss
@@ -29,7 +29,6 @@ from hscmae.streams import Noise, generator
 from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Objective
 
-WARM_ROWS = 50_000
 HEAD_ROWS = 8_192
 
 
@@ -108,14 +107,14 @@ class HSCMAEObjective(Objective):
         c, present = self.config.affinity, batch.present
         fused = fuse(teacher, present)
         memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}
-        stored = {m: self.memory.present[i] for i, m in enumerate(self.modalities)}
+        # A clip of this batch is a key of the student's already: what the memory holds of it would count twice.
+        elsewhere = ~torch.isin(self.memory.rows, batch.rows)
+        stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}
         candidates = torch.cat([fused, fuse(memory, stored)])
-        rows = torch.cat([batch.rows, self.memory.rows])
-        same_clip = batch.rows[:, None] == rows
-        neighbours = mine_neighbours(fused, candidates, same_clip, k=c.k, tau=c.tau_teacher)
-        own = torch.arange(len(fused), device=rows.device)
-        stale = same_clip.clone()
-        stale[own, own] = False
+        itself = torch.arange(len(fused), device=fused.device)[:, None] == torch.arange(
+            len(candidates), device=fused.device
+        )
+        neighbours = mine_neighbours(fused, candidates, itself, k=c.k, tau=c.tau_teacher)
         directions = []
         for query, key in ((a, v), (v, a)):
             directions.append(
@@ -128,7 +127,6 @@ class HSCMAEObjective(Objective):
                     mask_pair=c.mask_pair,
                     query_valid=present[query],
                     key_valid=torch.cat([present[key], stored[key]]),
-                    exclude=stale,
                 )
             )
         return torch.stack(directions).mean()
@@ -209,7 +207,7 @@ class HSCMAE(DeepMethod):
     def _build(self, features: Features) -> HSCMAEObjective:
         network = self._network()
         if self.config.warm_start.kind != "none":
-            rows = features.sample(WARM_ROWS, generator(self.config.seed, "warm start"))
+            rows = features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))
             network.warm_start(unit_size(self._closed_form(rows), rows))
         return HSCMAEObjective(self.config, network, len(features)).to(features.device)
 

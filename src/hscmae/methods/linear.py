@@ -14,12 +14,10 @@ from torch import Tensor
 from hscmae.config import MethodConfig, Positive
 from hscmae.data.pairs import Pairs
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
-from hscmae.linear.smoothing import smoothed_cca
+from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
 from hscmae.methods.base import Method, Progress
 from hscmae.streams import generator
 from hscmae.training.features import Batch, Features
-
-MAX_ROWS = 50_000
 
 
 class LinearMethod(Method):
