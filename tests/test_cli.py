@@ -12,9 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import make_pairs
 
 import hscmae
+from conftest import make_pairs
 from hscmae.cli import app, main
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store

@@ -10,9 +10,9 @@ import numpy as np
 
 from hscmae.data.pairs import SPLITS
 from hscmae.data.readers import open_table
-from hscmae.data.table import damage_named
 from hscmae.data.splits import holdout as split_by
 from hscmae.data.store import StoreWriter
+from hscmae.data.table import damage_named
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
 

@@ -20,6 +20,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
+from hscmae.methods.closed_form import choose_ridge
 from hscmae.methods.deep import DeepMethod
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
 from hscmae.nn.masking import mask_values
@@ -208,17 +209,19 @@ class HSCMAE(DeepMethod):
         network = self._network()
         if self.config.warm_start.kind != "none":
             rows = features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))
-            network.warm_start(unit_size(self._closed_form(rows), rows))
+            ridge = self.config.warm_start.ridge or choose_ridge(rows, self._closed_form, self.config.seed)
+            network.warm_start(unit_size(self._closed_form(rows, ridge), rows))
+            self.summary_["warm_start_ridge"] = ridge
         return HSCMAEObjective(self.config, network, len(features)).to(features.device)
 
-    def _closed_form(self, rows: Batch) -> CanonicalMaps:
+    def _closed_form(self, rows: Batch, ridge: float) -> CanonicalMaps:
         w = self.config.warm_start
         if w.kind == "ridge":
-            return ridge_cca(covariances(rows.x, rows.present), self.config.dim, w.ridge)
+            return ridge_cca(covariances(rows.x, rows.present), self.config.dim, ridge)
         return smoothed_cca(
             rows.x,
             self.config.dim,
-            ridge=w.ridge,
+            ridge=ridge,
             k=w.k,
             tau=w.tau,
             hops=w.hops,

@@ -16,6 +16,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
 from hscmae.methods.base import Method, Progress
+from hscmae.methods.closed_form import choose_ridge
 from hscmae.streams import generator
 from hscmae.training.features import Batch, Features
 
@@ -86,15 +87,18 @@ class CCA(LinearMethod):
     config: CCAConfig
 
     def _solve(self, training: Batch) -> CanonicalMaps:
-        c = self.config
-        return ridge_cca(covariances(training.x, training.present), c.dim, c.ridge, scale=c.scale)
+        return self._closed_form(training, self.config.ridge)
+
+    def _closed_form(self, training: Batch, ridge: float) -> CanonicalMaps:
+        moments = covariances(training.x, training.present)
+        return ridge_cca(moments, self.config.dim, ridge, scale=self.config.scale)
 
 
 class RidgeCCAConfig(CCAConfig):
     """Settings of well-regularised CCA."""
 
     dim: Positive = Field(64, description="embedding dimension")
-    ridge: float = Field(10.0, ge=0, description="ridge relative to the mean eigenvalue")
+    ridge: float = Field(0.0, ge=0, description="ridge relative to the mean eigenvalue; 0: chosen on held-out pairs")
     scale: bool = Field(True, description="weigh each direction by its correlation")
 
 
@@ -104,6 +108,11 @@ class RidgeCCA(CCA):
     name = "ridge-cca"
     Config = RidgeCCAConfig
     config: RidgeCCAConfig
+
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        ridge = self.config.ridge or choose_ridge(training, self._closed_form, self.config.seed)
+        self.summary_["ridge"] = ridge
+        return self._closed_form(training, ridge)
 
 
 class SmoothedCCAConfig(RidgeCCAConfig):
@@ -115,19 +124,19 @@ class SmoothedCCAConfig(RidgeCCAConfig):
     rounds: Positive = Field(2, description="times the affinities are mined")
 
 
-class SmoothedCCA(LinearMethod):
+class SmoothedCCA(RidgeCCA):
     """The local level in closed form; see ``linear.smoothing``."""
 
     name = "smoothed-cca"
     Config = SmoothedCCAConfig
     config: SmoothedCCAConfig
 
-    def _solve(self, training: Batch) -> CanonicalMaps:
+    def _closed_form(self, training: Batch, ridge: float) -> CanonicalMaps:
         c = self.config
         return smoothed_cca(
             training.x,
             c.dim,
-            ridge=c.ridge,
+            ridge=ridge,
             k=c.k,
             tau=c.tau,
             hops=c.hops,
