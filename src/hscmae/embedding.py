@@ -6,13 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from hscmae.data.pairs import SPLITS
 from hscmae.data.readers import open_table
-from hscmae.data.splits import holdout as split_by
+from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
-from hscmae.data.table import damage_named
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
 
@@ -46,7 +42,7 @@ def embed_file(
     Raises:
         InputError: no modality in common, no such split, or a fault of the file.
     """
-    with open_table(file) as table, damage_named(file):
+    with open_table(file) as table:
         known = [m for m in table.features if m in method.dims_]
         if not known:
             raise InputError(f"{file}: has {', '.join(table.features)}; the model embeds {', '.join(method.dims_)}")
@@ -56,17 +52,10 @@ def embed_file(
                 raise InputError(
                     f"{file}: {m} has {table.features[m].shape[-1]} dimensions, the model {method.dims_[m]}"
                 )
-        if table.split is None and holdout is not None:
-            ids = np.arange(len(table)).astype("S") if table.ids is None else table.ids
-            table.split = split_by(ids, holdout, str(file))
-        if split != "all" and split not in SPLITS:
-            raise InputError(f"split must be one of {', '.join(SPLITS)} or all, got {split!r}")
-        if split != "all" and table.split is None:
-            raise InputError(f"{file}: the file has no split; use --holdout or --split all")
+        if holdout is not None:
+            apply_holdout(table, holdout)
         with StoreWriter(output, overwrite=overwrite, source=str(file)) as writer:
-            for done, block in table.blocks(drop_bad_rows=drop_bad_rows):
-                if split != "all" and block.split is not None:
-                    block = block.take(np.flatnonzero(block.split == split.encode()))
+            for done, block in table.blocks(drop_bad_rows=drop_bad_rows, split=split):
                 if len(block):
                     writer.append(replace(block, features=method.embed_pairs(block), lengths={}))
                 if progress is not None:

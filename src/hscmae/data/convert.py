@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ import numpy.typing as npt
 
 from hscmae.data import readers, store
 from hscmae.data.pairs import SPLITS, Pairs
+from hscmae.data.splits import apply_holdout
 from hscmae.data.table import Table
 from hscmae.errors import InputError
 from hscmae.files import sync_folder
 
 CHECKPOINT_SECONDS = 2.0
 MAX_NAMES_IN_ATTRIBUTE = 1000  # HDF5 attributes hold 64 KiB
+
+EXPORTED = (".h5", ".hdf5", ".npz")
 
 Progress = Callable[[Path, int, int], None]
 
@@ -38,24 +42,29 @@ def convert(
     resume: bool = False,
     drop_bad_rows: bool = False,
     dtype: npt.DTypeLike | None = None,
+    split: str = "all",
+    holdout: str | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write feature files of any supported format as one store.
+    """Write feature files of any supported format as one store, or one file in the format that ``output`` ends in.
 
     Files of the same modalities follow one another; files that share no modality (audio in one, visual in the other)
     are put side by side, if their ids agree row by row.
 
     Args:
         inputs: the files or folders.
-        output: the store's folder.
+        output: the store's folder; a name ending in .h5, .hdf5 or .npz is written by ``export``, from one input that
+            fits in memory.
         overwrite: replace what is there.
         resume: go on with a conversion that was killed; one that had finished is left as it is.
         drop_bad_rows: leave out rows with NaN or infinite values or an id seen before, instead of refusing.
         dtype: float16 or float32; where not given, float16 stays and all else becomes float32.
+        split: write the rows of "train", "val" or "test" alone.
+        holdout: a split for files without one, see ``splits.holdout``.
         progress: called with the input, its rows done and its rows in all.
 
     Returns:
-        The store's number of rows.
+        The number of rows written.
 
     Raises:
         InputError: bad input, an output that is there already, or inputs that changed since the killed conversion.
@@ -63,12 +72,25 @@ def convert(
     output, paths = Path(output), [Path(path) for path in inputs]
     if not paths:
         raise InputError("nothing to convert")
+    if output.suffix in EXPORTED:
+        if len(paths) > 1 or resume:
+            raise InputError(f"{output}: a file is written in one go and from one input; convert to a store first")
+        with readers.open_table(paths[0]) as table:
+            if holdout is not None:
+                apply_holdout(table, holdout)
+            pairs = table.read(drop_bad_rows=drop_bad_rows).of_split(split)
+        if dtype is not None:
+            pairs = replace(pairs, features={m: x.astype(dtype) for m, x in pairs.features.items()})
+        export(pairs, output, overwrite=overwrite)
+        return len(pairs)
     if resume and store.is_store(output):
         return len(store.open_store(output))
     request = {
         "inputs": [_fingerprint(path) for path in paths],
         "drop_bad_rows": drop_bad_rows,
         "dtype": None if dtype is None else np.dtype(dtype).name,
+        "split": split,
+        "holdout": holdout,
     }
     source = ", ".join(str(path) for path in paths)
     state = store.interrupted_state(output) if resume else {}
@@ -88,9 +110,11 @@ def convert(
                 if table.ids is None and len(paths) > 1:
                     ids = [f"{path.stem}-{row}".encode() for row in range(len(table))]
                     table.ids = np.array(ids, dtype=np.bytes_)
+                if holdout is not None:
+                    apply_holdout(table, holdout)
                 saved = time.monotonic()
                 start = first_row if number == first_table else 0
-                for next_row, block in table.blocks(start=start, drop_bad_rows=drop_bad_rows):
+                for next_row, block in table.blocks(start=start, drop_bad_rows=drop_bad_rows, split=split):
                     writer.append(block)
                     if progress is not None:
                         progress(path, next_row, len(table))
@@ -163,7 +187,7 @@ def export(pairs: Pairs, output: str | PathLike[str], *, overwrite: bool = False
         InputError: the output is there already and ``overwrite`` is not set.
     """
     output = Path(output)
-    if output.suffix in (".h5", ".hdf5"):
+    if output.suffix in EXPORTED[:2]:
         with _atomically(output, overwrite) as temporary, h5py.File(temporary, "w") as file:
             _write_hdf5(pairs, file)
     elif output.suffix == ".npz":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data import readers, store
+from hscmae.data import readers, splits, store
 from hscmae.data.compare import compare
 from hscmae.data.pairs import SILENT_MIN_ROWS, SPLITS, BoolArray, IntArray, row_keys
 from hscmae.data.table import Problem, RowArray, Table, duplicate_ids, non_finite_rows, repeated_rows
@@ -23,6 +23,7 @@ from hscmae.errors import InputError
 
 RANK_SAMPLE = 1024  # rows that the effective rank is estimated from
 ROWS_SHOWN = 1000  # rows of one problem in the JSON form
+DROPPED = ("not-finite", "duplicate-ids")  # what ``drop_bad_rows`` leaves out
 
 
 @dataclass
@@ -36,8 +37,9 @@ class Inspection:
         modalities: modality name -> statistics (see ``_scan``).
         splits: split name -> rows; empty where the file has none.
         labels: ``None``, or ``n_classes``, ``multi_label``, ``unlabelled_rows`` and ``counts`` by class name.
-        problems: everything wrong.
+        problems: everything wrong, faults and remarks alike.
         against: ``None``, or what ``compare`` found.
+        dropping: whether rows that ``--drop-bad-rows`` leaves out are no fault.
     """
 
     path: str
@@ -48,11 +50,17 @@ class Inspection:
     labels: dict[str, Any] | None = None
     problems: list[Problem] = field(default_factory=list)
     against: dict[str, Any] | None = None
+    dropping: bool = False
+
+    @property
+    def faults(self) -> list[Problem]:
+        """The problems for which reading and training refuse the file; silent or repeated vectors are none."""
+        return [p for p in self.problems if p.is_fault and not (self.dropping and p.code in DROPPED)]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
+        """Whether the file is usable as it is."""
+        return not self.faults
 
     def to_json(self) -> dict[str, Any]:
         """The form that ``inspect --json`` prints; long lists of rows are cut, ``n_rows`` says how long they are."""
@@ -63,6 +71,7 @@ class Inspection:
                 "rows": [int(row) for row in p.rows[:ROWS_SHOWN]],
                 "n_rows": len(p.rows),
                 "message": p.message,
+                "fault": p in self.faults,
             }
             for p in self.problems
         ]
@@ -70,7 +79,13 @@ class Inspection:
         return {"ok": self.ok, **found, "problems": problems, "against": self.against}
 
 
-def inspect_file(path: str | PathLike[str], against: str | PathLike[str] | None = None) -> Inspection:
+def inspect_file(
+    path: str | PathLike[str],
+    against: str | PathLike[str] | None = None,
+    *,
+    drop_bad_rows: bool = False,
+    holdout: str | None = None,
+) -> Inspection:
     """Look through a feature file of any supported format.
 
     A file that cannot be read at all gives an ``Inspection`` with that problem alone.
@@ -78,33 +93,35 @@ def inspect_file(path: str | PathLike[str], against: str | PathLike[str] | None 
     Args:
         path: the file or folder.
         against: another file of the same clips, to say how the two differ.
+        drop_bad_rows: judge the file by what is left without its bad rows.
+        holdout: a split for a file without one, see ``splits.holdout``.
 
     Raises:
-        InputError: no such file; or ``against`` cannot be read.
+        InputError: no such file, a malformed ``holdout``; or ``against`` cannot be read.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    result = Inspection(str(path))
+    result = Inspection(str(path), dropping=drop_bad_rows)
 
     def report(source: str, problem: Problem) -> None:
         result.problems.append(problem)
 
     try:
-        if store.is_store(path):
-            table = store.open_table(path, report, verify=True)
-        else:
-            table = readers.open_table(path, report)
-        with table:
-            _look_through(table, result)
-            if against is not None and table.features:
-                with readers.open_table(against) as other:
-                    result.against = compare(table, other)
+        table = (
+            store.open_table(path, report, verify=True) if store.is_store(path) else readers.open_table(path, report)
+        )
     except InputError as error:
-        if against is not None and str(error).startswith(f"{against}:"):
-            raise
         if not result.problems:
             result.problems.append(Problem("unreadable", "", str(error).removeprefix(f"{path}: ")))
+        return result
+    with table:
+        if holdout is not None and table.features:
+            splits.apply_holdout(table, holdout)
+        _look_through(table, result)
+        if against is not None and table.features:
+            with readers.open_table(against) as other:
+                result.against = compare(table, other)
     return result
 
 

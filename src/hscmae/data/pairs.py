@@ -194,14 +194,7 @@ class Pairs:
         """
         if split == "all":
             return np.arange(len(self))
-        if split not in SPLITS:
-            raise InputError(f"split must be one of {', '.join(SPLITS)} or all, got {split!r}")
-        if self.split is None:
-            raise InputError(f"{self.source}: the file has no split; use --holdout or --split all")
-        rows = np.flatnonzero(self.split == split.encode())
-        if not len(rows):
-            raise InputError(f"{self.source}: no rows in split {split!r}")
-        return rows
+        return split_rows(self.split, split, self.source)
 
     def of_split(self, split: str) -> Pairs:
         """The rows of one split; see ``rows_of``."""
@@ -240,6 +233,22 @@ class Pairs:
         """The same pairs with every silent row of a modality marked as lacking it; see ``silent``."""
         present = {m: self.present[m] & ~self.silent(m, min_rows) for m in self.modalities}
         return replace(self, present=present)
+
+
+def split_rows(column: npt.NDArray[np.bytes_] | None, split: str, source: str) -> npt.NDArray[np.intp]:
+    """Row numbers of one split in a column of splits, ascending.
+
+    Raises:
+        InputError: no such split, no column, or no such rows.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)} or all, got {split!r}")
+    if column is None:
+        raise InputError(f"{source}: the file has no split; use --holdout or --split all")
+    rows = np.flatnonzero(column == split.encode())
+    if not len(rows):
+        raise InputError(f"{source}: no rows in split {split!r}")
+    return rows
 
 
 def row_keys(x: FloatArray) -> IntArray:

@@ -6,6 +6,7 @@ Held-out rows by id hash fall on the same side in every file that contains the c
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
@@ -16,7 +17,10 @@ import numpy.typing as npt
 
 from hscmae.data import readers
 from hscmae.data.pairs import Pairs
+from hscmae.data.table import Table
 from hscmae.errors import InputError
+
+log = logging.getLogger(__name__)
 
 SplitArray = npt.NDArray[np.bytes_]
 RowNumbers = npt.NDArray[np.intp]
@@ -48,6 +52,19 @@ def holdout(ids: npt.NDArray[np.bytes_], spec: str, source: str = "input") -> Sp
     if held_out.all() or not held_out.any():
         raise InputError(f"{source}: holdout {spec} leaves no rows to {'train on' if held_out.any() else 'test on'}")
     return _split_array(held_out)
+
+
+def apply_holdout(table: Table, spec: str) -> None:
+    """Give an opened file the split of ``holdout``, unless it has one of its own, which a warning then says.
+
+    Raises:
+        InputError: as ``holdout``.
+    """
+    if table.split is not None:
+        log.warning("%s: the file has its own split; the holdout %s is not used", table.source, spec)
+        return
+    ids = np.arange(len(table)).astype("S") if table.ids is None else table.ids
+    table.split = holdout(ids, spec, table.source)
 
 
 def validation_rows(n_or_ids: int | npt.NDArray[np.bytes_], share: float, seed: int) -> tuple[RowNumbers, RowNumbers]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Labels, Pairs
+from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Labels, Pairs, split_rows
 from hscmae.errors import InputError, describe_rows
 
 BLOCK_ROWS = 4096
@@ -73,11 +73,19 @@ class Problem:
     message: str
     rows: tuple[int, ...] = ()
 
+    @property
+    def is_fault(self) -> bool:
+        """Whether the file cannot be used as it is, rather than something to know of it."""
+        return self.code not in REMARKS
+
     def line(self, source: str) -> str:
         """One line naming file, dataset and rows."""
         where = ": ".join(part for part in (source, self.dataset) if part)
         return f"{where}: {self.message}" + (f" in {describe_rows(self.rows)}" if self.rows else "")
 
+
+# What a person should know of but reading and training live with; every other code is a fault.
+REMARKS = ("constant-columns", "zero-rows", "silent-rows", "duplicate-rows", "duplicates-across-splits")
 
 Report = Callable[[str, Problem], None]
 
@@ -191,19 +199,30 @@ class Table:
         )
 
     def blocks(
-        self, rows: int = BLOCK_ROWS, *, start: int = 0, drop_bad_rows: bool = False
+        self, rows: int = BLOCK_ROWS, *, start: int = 0, drop_bad_rows: bool = False, split: str = "all"
     ) -> Iterator[tuple[int, Pairs]]:
         """Checked blocks from row ``start`` on, each with the first file row after it.
 
+        Args:
+            rows: rows of the file a block, at most.
+            start: first row.
+            drop_bad_rows: leave out bad rows, and say so in a warning, instead of refusing the file.
+            split: give the rows of "train", "val" or "test" alone; a block may then be empty.
+
         Raises:
-            InputError: NaN or infinite features, or ids seen before, and ``drop_bad_rows`` is not set.
+            InputError: NaN or infinite features, or ids seen before, and ``drop_bad_rows`` is not set; no such split.
         """
+        wanted = np.ones(len(self), dtype=bool)
+        if split != "all":
+            wanted[:] = False
+            wanted[split_rows(self.split, split, self.source)] = True
         repeated = repeated_rows(self.ids)
         if len(repeated) and not drop_bad_rows:
             refuse(self.source, duplicate_ids(self.ids, repeated))
         for first in range(start, len(self), step := self.block_rows(rows)):
             block = self.block(first, min(first + step, len(self)))
             bad = np.zeros(len(block), dtype=bool)
+            chosen = wanted[first : first + len(block)]
             bad[repeated[(repeated >= first) & (repeated < first + len(block))] - first] = True
             for modality, x in block.features.items():
                 not_finite = non_finite_rows(x, block.present[modality])
@@ -215,7 +234,8 @@ class Table:
                 bad[not_finite] = True
             if bad.any():
                 log.warning("%s: left out %s", self.source, describe_rows((np.flatnonzero(bad) + first).tolist()))
-                block = block.take(np.flatnonzero(~bad))
+            if bad.any() or not chosen.all():
+                block = block.take(np.flatnonzero(~bad & chosen))
             yield first + len(bad), block
 
     def read(self, *, drop_bad_rows: bool = False) -> Pairs:
