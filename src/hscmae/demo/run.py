@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hscmae.artifact import save_artifact
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
-from hscmae.demo.corpus import make_corpus, with_truth
+from hscmae.demo.corpus import make_corpus, read_truth, with_truth
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
 from hscmae.extract import extract
 from hscmae.methods import get_method
+from hscmae.report import Contender, write_report
+from hscmae.runs import train_run
 
 Progress = Callable[[str, int, int], None]
 METHODS = {
@@ -58,7 +59,9 @@ def make_data(folder: Path, *, clips: int, seed: int, progress: Progress) -> Pai
 def run_demo(
     output: Path, *, clips: int = 1000, seed: int = 0, overwrite: bool = False, progress: Progress
 ) -> list[Result]:
-    """Run the whole demo into ``output``: ``media/``, ``features/`` (a store) and ``run/`` (the trained model).
+    """Run the whole demo into ``output``.
+
+    It then holds ``media/``, ``features/`` (a store), ``run/`` (the trained model) and ``report.html``.
 
     Raises:
         InputError: ``output`` exists and ``overwrite`` is not set, or is not a demo's.
@@ -74,9 +77,22 @@ def run_demo(
     results = []
     for done, (name, title) in enumerate(METHODS.items()):
         progress("train and evaluate", done, len(METHODS))
-        method = get_method(name)(seed=seed).fit(pairs)
-        results.append(Result(name, title, evaluate(method, pairs, seed=seed)))
+        method = get_method(name)(seed=seed)
         if name == "hscmae":
-            save_artifact(method, output / "run", {"source": "the demo's corpus"})
+            train_run(method, pairs, output / "run", data={"source": "features"})
+        else:
+            method.fit(pairs)
+        results.append(Result(name, title, evaluate(method, pairs, seed=seed)))
     progress("train and evaluate", len(METHODS), len(METHODS))
+    progress("write the report", 0, 1)
+    write_report(
+        output / "run",
+        output / "report.html",
+        file=output / "features",
+        pairs=pairs,
+        media=output / "media",
+        contenders=[Contender(result.title, result.metrics) for result in results],
+        known_wrong=frozenset(clip.id.encode() for clip in read_truth(output / "media") if clip.wrong),
+    )
+    progress("write the report", 1, 1)
     return results

@@ -1,0 +1,322 @@
+"""What a report shows, computed from a fitted method and its data; nothing here knows about HTML.
+
+All figures come from ``evaluation``; added are only those that make a picture: a 2-d map, the confusion among classes,
+and which queries to show.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.data.pairs import BoolArray, Labels, Pairs
+from hscmae.errors import InputError
+from hscmae.evaluation.metrics import direction, evaluate_embeddings, per_class_ap, per_query, precision_recall
+from hscmae.evaluation.ranking import Float64Array
+from hscmae.extras import require
+from hscmae.methods.base import Float32Array, Method
+
+TOP = 10  # results that confusion looks at
+RESULTS = 6  # results shown for a query
+EXAMPLES = 3  # queries shown as the best, as typical and as the worst
+MAP_CLIPS = 1500
+CLASSES = 20  # classes in the confusion matrix
+SUSPICIOUS = 24
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One item of a ranked list: its clip, cosine, and whether it shares a label with the query."""
+
+    row: int
+    score: float
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query with its first results.
+
+    Attributes:
+        row: its clip.
+        group: "best", "typical" or "worst".
+        score: its average precision or, without labels, the reciprocal rank of its true pair.
+        pair_rank: rank of its true pair; 0 where it has none.
+        results: the first ``RESULTS``.
+    """
+
+    row: int
+    group: str
+    score: float
+    pair_rank: int
+    results: list[Result]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction of retrieval: its name, as ``a2v``, and its modalities."""
+
+    name: str
+    source: str
+    target: str
+    queries: list[Query]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A 2-d map: its name, titles of its axes, and modality -> coordinates of the map's rows, shape (n, 2)."""
+
+    name: str
+    axes: tuple[str, str]
+    points: Mapping[str, Float64Array]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How a method does on one split.
+
+    Attributes:
+        pairs: the rows of the split.
+        silent: modality -> which of them are silent, shape (n,).
+        metrics: what ``evaluate`` gives.
+        ways: both directions with queries to show.
+        per_class: direction -> class -> mean AP; empty without labels.
+        curves: direction -> recall levels and interpolated precision; empty without labels.
+        prevalence: mean share of relevant items, the precision of a random order; 0 without labels.
+        pair_cosine: cosine of each row's own pair, shape (n,); NaN where it lacks a modality.
+        classes: numbers of the classes in ``confusion``, the most frequent ones.
+        confusion: share of the first ``TOP`` results of queries of a class (row) that carry a class (column).
+        map_rows: rows on the map, at most ``MAP_CLIPS``.
+        projections: PCA and, where installed, UMAP.
+    """
+
+    pairs: Pairs
+    silent: Mapping[str, BoolArray]
+    metrics: dict[str, Any]
+    ways: list[Way]
+    per_class: dict[str, dict[str, float]]
+    curves: dict[str, tuple[Float64Array, Float64Array]]
+    prevalence: float
+    pair_cosine: Float64Array
+    classes: Rows
+    confusion: Float64Array
+    map_rows: Rows
+    projections: list[Projection]
+
+
+@dataclass(frozen=True)
+class Suspicious:
+    """Training pairs whose modalities disagree most, out of so many, and their scores by some measure."""
+
+    pairs: Pairs
+    scores: list[float]
+    of: int
+    measure: str
+    estimated_wrong_share: float | None = None
+    known_wrong: list[bool] = field(default_factory=list)
+
+
+def read_records(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``; none for a method in closed form.
+
+    Raises:
+        InputError: a line that is not a JSON object.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    records = []
+    for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            _ = record["step"], record["phase"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: line {i} is not a record of training") from None
+        records.append(record)
+    return records
+
+
+def retrieval(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Retrieval:
+    """Evaluate on a split and choose what to show.
+
+    Raises:
+        InputError: the data lacks one of the method's modalities, or has no such rows.
+    """
+    missing = [m for m in method.dims_ if m not in data.features]
+    if missing:
+        raise InputError(f"{data.source}: has no {' and no '.join(missing)}, which the model was trained on")
+    chosen = "all" if data.split is None and split == "test" else split
+    pairs = data.of_split(chosen)
+    present = {m: pairs.present[m] for m in method.dims_}
+    z = {m: method.embed(m, pairs.features[m], present=present[m]) for m in method.dims_}
+    labels = pairs.labels
+    silent = {m: data.silent(m)[data.rows_of(chosen)] for m in method.dims_}  # a vector is shared over all splits
+    metrics = evaluate_embeddings(z, labels, present=present, silent=silent, seed=seed)
+    rankings = per_query(z, labels, present=present)
+    ways, confusions = [], []
+    classes = np.zeros(0, dtype=np.intp)
+    if labels is not None:
+        counts = np.bincount(labels.indices, minlength=len(labels.names))
+        classes = np.sort(np.argsort(-counts, kind="stable")[: min(CLASSES, int((counts > 0).sum()))])
+    for source, target in permutations(method.dims_, 2):
+        queries, ranking = rankings[direction(source, target)]
+        gallery = np.flatnonzero(present[target])
+        value = np.where(ranking.pair_rank > 0, 1 / np.maximum(ranking.pair_rank, 1), np.nan)
+        if labels is not None:
+            value = ranking.ap
+            confusions.append(_confusion(z, source, target, queries, gallery, labels, classes))
+        picked = _pick(value, queries, labels)
+        shown = [
+            Query(
+                int(queries[i]),
+                group,
+                float(value[i]),
+                int(ranking.pair_rank[i]),
+                _results(z[source][queries[i]], z[target], gallery, int(queries[i]), labels),
+            )
+            for group, i in picked
+        ]
+        ways.append(Way(direction(source, target), source, target, shown))
+    shares = [ranking.n_relevant[ranking.n_relevant > 0] / ranking.n_gallery for _, ranking in rankings.values()]
+    map_rows = np.flatnonzero(np.logical_or.reduce(list(present.values())))
+    if len(map_rows) > MAP_CLIPS:
+        map_rows = np.sort(np.random.default_rng(seed).choice(map_rows, MAP_CLIPS, replace=False))
+    return Retrieval(
+        pairs=pairs,
+        silent=silent,
+        metrics={"split": chosen, **metrics},
+        ways=ways,
+        per_class={} if labels is None else per_class_ap(z, labels, present=present),
+        curves={} if labels is None else precision_recall(z, labels, present=present),
+        prevalence=float(np.concatenate(shares).mean()) if any(map(len, shares)) else 0.0,
+        pair_cosine=np.where(
+            np.logical_and.reduce(list(present.values())), np.prod(list(z.values()), 0).sum(1), np.nan
+        ),
+        classes=classes,
+        confusion=_mean_of(confusions),
+        map_rows=map_rows,
+        projections=projections({m: x[map_rows] for m, x in z.items()}, seed=seed),
+    )
+
+
+def projections(z: Mapping[str, Float32Array], *, seed: int = 0) -> list[Projection]:
+    """2-d maps of all modalities' embeddings together: PCA, and UMAP where it is installed."""
+    joint = np.concatenate(list(z.values())).astype(np.float64)
+    centred = joint - joint.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    variance = s**2 / max(float((s**2).sum()), np.finfo(float).tiny)
+    flat = np.zeros((len(joint), 2))
+    flat[:, : min(2, len(s))] = (u * s)[:, :2]
+    shares = [f"{share:.0%}" for share in (*variance[:2], 0.0, 0.0)]
+    titles = f"first principal component ({shares[0]} of variance)", f"second ({shares[1]} of variance)"
+    maps = [Projection("PCA", titles, _by_modality(flat, z))]
+    if importlib.util.find_spec("umap") is not None and len(joint) > 20:
+        umap = require("umap", "umap")
+        flat = umap.UMAP(n_neighbors=15, metric="cosine", random_state=seed, n_jobs=1).fit_transform(joint)
+        titles = "first UMAP coordinate (no unit)", "second UMAP coordinate (no unit)"
+        maps.append(Projection("UMAP", titles, _by_modality(np.asarray(flat, dtype=np.float64), z)))
+    return maps
+
+
+def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None) -> Suspicious:
+    """The complete training pairs (all, where there is no split) with the lowest cosine under the method."""
+    pairs = data if data.split is None else data.of_split("train")
+    heard = pairs.silence_as_missing()
+    pairs = pairs.take(np.flatnonzero(heard.complete()))
+    first, second = method.embed_pairs(pairs).values()
+    cosine = (first * second).sum(axis=1)
+    worst = np.argsort(cosine, kind="stable")[:SUSPICIOUS]
+    chosen = pairs.take(worst)
+    return Suspicious(
+        chosen,
+        [float(score) for score in -cosine[worst]],
+        len(pairs),
+        "minus the cosine of the pair",
+        known_wrong=[] if known_wrong is None else [name in known_wrong for name in chosen.ids.tolist()],
+    )
+
+
+def _pick(value: Float64Array, queries: Rows, labels: Labels | None) -> list[tuple[str, int]]:
+    """Which queries to show: the best, those nearest to the median, the worst; each of other classes if possible."""
+    valid = np.flatnonzero(~np.isnan(value))
+    if not len(valid):
+        return []
+    order = valid[np.argsort(-value[valid], kind="stable")]
+    typical = valid[np.argsort(np.abs(value[valid] - np.median(value[valid])), kind="stable")]
+    picked: list[tuple[str, int]] = []
+    for group, candidates in (("best", order), ("typical", typical), ("worst", order[::-1])):
+        taken = {i for _, i in picked}
+        fresh: list[int] = []
+        again: list[int] = []
+        seen = set()
+        for i in candidates.tolist():
+            if i in taken:
+                continue
+            of = i if labels is None else _classes_of(labels, int(queries[i]))
+            (again if of in seen else fresh).append(i)
+            seen.add(of)
+            if len(fresh) == EXAMPLES:
+                break
+        picked += [(group, i) for i in (fresh + again)[:EXAMPLES]]
+    return picked
+
+
+def _results(query: Float32Array, z: Float32Array, gallery: Rows, row: int, labels: Labels | None) -> list[Result]:
+    scores = z[gallery] @ query
+    best = np.argsort(-scores, kind="stable")[:RESULTS]
+    own = set() if labels is None else set(_classes_of(labels, row))
+    return [
+        Result(
+            int(gallery[j]),
+            float(scores[j]),
+            bool(own & set(_classes_of(labels, int(gallery[j])))) if labels is not None else int(gallery[j]) == row,
+        )
+        for j in best
+    ]
+
+
+def _confusion(
+    z: Mapping[str, Float32Array], source: str, target: str, queries: Rows, gallery: Rows, labels: Labels, classes: Rows
+) -> Float64Array:
+    k = min(TOP, len(gallery))
+    of = {row: _classes_of(labels, int(row)) for row in np.union1d(queries, gallery).tolist()}
+    place = {int(c): i for i, c in enumerate(classes)}
+    total, count = np.zeros((len(classes), len(classes))), np.zeros(len(classes))
+    items = np.ascontiguousarray(z[target][gallery].T)
+    for start in range(0, len(queries), 512):
+        block = queries[start : start + 512]
+        found = gallery[np.argpartition(-(z[source][block] @ items), k - 1, axis=1)[:, :k]]
+        for row, results in zip(block.tolist(), found.tolist(), strict=True):
+            share = np.zeros(len(classes))
+            for result in results:
+                for c in of[result]:
+                    if c in place:
+                        share[place[c]] += 1 / k
+            for c in of[row]:
+                if c in place:
+                    total[place[c]] += share
+                    count[place[c]] += 1
+    return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
+
+
+def _mean_of(tables: Sequence[Float64Array]) -> Float64Array:
+    return np.mean(tables, axis=0) if tables else np.zeros((0, 0))
+
+
+def _classes_of(labels: Labels, row: int) -> tuple[int, ...]:
+    return tuple(labels.indices[labels.indptr[row] : labels.indptr[row + 1]].tolist())
+
+
+def _by_modality(flat: Float64Array, z: Mapping[str, Float32Array]) -> dict[str, Float64Array]:
+    parts = np.split(flat, np.cumsum([len(x) for x in z.values()])[:-1])
+    return dict(zip(z, parts, strict=True))

@@ -1,0 +1,118 @@
+"""Pictures and sounds small enough to live inside a page: thumbnails as JPEG, seconds of sound as MP3, as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hscmae.errors import InputError
+from hscmae.extract.media import RATE, MediaClip, find_clips, read_audio, read_pictures
+from hscmae.extras import require
+
+BUDGET = 12_000_000  # bytes of data URIs in one page
+SIDE = 144  # pixels
+SECONDS = 5
+BITS_PER_SECOND = 40_000
+PEAKS = 40
+BATCH = 16
+
+
+def clips_of(folder: Path, ids: Iterable[bytes]) -> dict[bytes, MediaClip]:
+    """The media files of clips, by id.
+
+    Raises:
+        InputError: no such folder, or nothing in it belongs to any of the clips.
+    """
+    found = {clip.id.encode(): clip for clip in find_clips([folder])}
+    ids = list(ids)
+    clips = {name: found[name] for name in ids if name in found}
+    if not clips and ids:
+        raise InputError(
+            f"{folder}: none of its {len(found)} clips is in the feature file: "
+            f"it holds {next(iter(found)).decode()!r}, the file {ids[0].decode(errors='replace')!r}"
+        )
+    return clips
+
+
+def embed_media(clips: Mapping[int, MediaClip], budget: int = BUDGET) -> dict[int, dict[str, Any]]:
+    """What the page shows of clips, until the budget is spent; files that cannot be read are passed over.
+
+    Args:
+        clips: row -> media files, the most important first.
+        budget: bytes.
+
+    Returns:
+        Row -> ``image`` and ``sound``, data URIs, and ``peaks``, the sound's envelope: ``PEAKS`` values in [0, 1].
+    """
+    shown: dict[int, dict[str, Any]] = {}
+    rows, spent = list(clips), 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            for row, entry in zip(batch, pool.map(_entry, (clips[row] for row in batch)), strict=True):
+                spent += sum(len(value) for value in entry.values() if isinstance(value, str))
+                if spent > budget:
+                    return shown
+                shown[row] = entry
+    return shown
+
+
+def _entry(clip: MediaClip) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    try:
+        if clip.visual is not None:
+            pictures = read_pictures(clip.visual)
+            entry["image"] = _uri("image/jpeg", thumbnail(pictures[len(pictures) // 2]))
+    except InputError:
+        pass
+    try:
+        if clip.audio is not None:
+            sound = read_audio(clip.audio)[: SECONDS * RATE]
+            entry["peaks"] = envelope(sound)
+            entry["sound"] = _uri("audio/mpeg", mp3(sound))
+    except InputError:
+        pass
+    return entry
+
+
+def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
+    """A picture of shape (height, width, 3) as a small JPEG file."""
+    image = require("PIL.Image", "media").fromarray(picture)
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82)
+    return file.getvalue()
+
+
+def mp3(sound: npt.NDArray[np.float32]) -> bytes:
+    """A sound in [-1, 1] at ``RATE`` Hz, shape (samples,), as an MP3 file, which every browser plays."""
+    av = require("av", "media")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3") as container:
+        stream = container.add_stream("mp3", rate=RATE, bit_rate=BITS_PER_SECOND)
+        stream.layout = "mono"
+        samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16p", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def envelope(sound: npt.NDArray[np.float32]) -> list[float]:
+    """The largest amplitude in each of ``PEAKS`` equal parts, relative to the loudest; zeros for silence."""
+    peaks = np.array([np.abs(part).max(initial=0) for part in np.array_split(sound, PEAKS)])
+    return [round(float(p), 2) for p in peaks / (peaks.max() or 1.0)]
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
