@@ -213,8 +213,8 @@ def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path: Path)
 
     with pytest.raises(Killed):
         train_run(HSCMAE(**QUICK), pairs, run, progress=stop)
-    with pytest.raises(InputError, match=r"loss\.tau=0\.1, not 0\.2"):
-        train_run(HSCMAE(**QUICK, loss_tau=0.2), pairs, run, resume=True)
+    with pytest.raises(InputError, match=r"loss\.tau=0\.2, not 0\.3"):
+        train_run(HSCMAE(**QUICK, loss_tau=0.3), pairs, run, resume=True)
     with pytest.raises(InputError, match="other data"):
         train_run(HSCMAE(**QUICK), make_pairs(seed=1), run, resume=True)
     with pytest.raises(InputError, match="exists already"):

@@ -175,8 +175,8 @@ def test_the_memory_over_all_training_rows_holds_each_row_in_its_place(pairs: Pa
     original = HSCMAE._build
 
     class Spy(HSCMAE):
-        def _build(self, features: Any) -> HSCMAEObjective:
-            seen.append(original(self, features))
+        def _build(self, features: Any, prepared: Any) -> HSCMAEObjective:
+            seen.append(original(self, features, prepared))
             return seen[-1]
 
     Spy(**QUICK, affinity_source="train", training_validation_share=0.0).fit(pairs)

@@ -50,9 +50,7 @@ class CanonicalMaps:
         return x @ weight - self.mean[modality].to(x) @ weight
 
 
-def covariances(
-    x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, partner: Tensor | None = None
-) -> Covariances:
+def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Covariances:
     """Covariances of two modalities in which rows may lack one.
 
     A modality's own covariance uses every row that has it; the cross-covariance uses the rows that have both.
@@ -60,8 +58,6 @@ def covariances(
     Args:
         x: two modalities, each of shape (n, d_m).
         present: modality -> rows that have it, shape (n,), bool; all where not given.
-        partner: stands in for the second modality in the cross-covariance, shape (n, d_2): its centred features
-            passed through neighbourhood smoothing, zero where nothing is known.
     """
     (first, a), (second, b) = x.items()
     centred, mean, within = {}, {}, {}
@@ -73,12 +69,8 @@ def covariances(
         mean[name] = kept.sum(0) / count
         centred[name] = torch.where(keep[:, None], rows - mean[name], 0.0)
         within[name] = centred[name].T @ centred[name] / count
-    if partner is not None:
-        cross = centred[first].T @ partner.double() / len(a)
-    else:
-        both = len(a) if present is None else (present[first] & present[second]).sum().clamp(min=1)
-        cross = centred[first].T @ centred[second] / both
-    return Covariances(mean, within, cross)
+    both = len(a) if present is None else (present[first] & present[second]).sum().clamp(min=1)
+    return Covariances(mean, within, centred[first].T @ centred[second] / both)
 
 
 def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = True) -> CanonicalMaps:

@@ -8,6 +8,7 @@ neighbours, which is why the method stands up to wrong pairs, and a row that lac
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -106,15 +107,16 @@ def smoothed_cca(
     """
     moments = covariances(x, present)
     maps = ridge_cca(moments, dim, ridge, scale=scale)
-    second = list(x)[1]
-    centred = x[second].double() - moments.mean[second]
+    first, second = x
+    centred = {m: rows.double() - moments.mean[m] for m, rows in x.items()}
     if present is not None:
-        centred = torch.where(present[second][:, None], centred, 0.0)
+        centred = {m: torch.where(present[m][:, None], rows, 0.0) for m, rows in centred.items()}
     for _ in range(rounds):
         fused = fuse({m: maps(m, rows) for m, rows in x.items()}, present)
         operator = smoothing_operator(fused, k, tau)
-        partner = centred
+        partner = centred[second]
         for _ in range(hops):
             partner = torch.sparse.mm(operator, partner)
-        maps = ridge_cca(covariances(x, present, partner), dim, ridge, scale=scale)
+        cross = centred[first].T @ partner / len(partner)
+        maps = ridge_cca(replace(moments, cross=cross), dim, ridge, scale=scale)
     return maps

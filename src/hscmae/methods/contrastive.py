@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -71,7 +73,7 @@ class InfoNCE(DeepMethod):
             canonical=False,
         )
 
-    def _build(self, features: Features) -> InfoNCEObjective:
+    def _build(self, features: Features, prepared: dict[str, Any]) -> InfoNCEObjective:
         return InfoNCEObjective(self.config, self._network()).to(features.device)
 
     def _trained(self, objective: Objective) -> Network:

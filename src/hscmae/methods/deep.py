@@ -19,6 +19,7 @@ from hscmae.errors import InputError
 from hscmae.evaluation.selection import alignment_gap, mutual_knn
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 from hscmae.methods.base import Method, Progress
+from hscmae.methods.closed_form import NEIGHBOURS
 from hscmae.nn.network import Network
 from hscmae.streams import generator
 from hscmae.training.features import Features
@@ -34,8 +35,12 @@ class DeepMethod(Method):
     network_: Network
     head_: CanonicalMaps | None
 
+    def _prepare(self, features: Features) -> dict[str, Any]:
+        """What is chosen once, before any training, and kept with the run; JSON values."""
+        return {}
+
     @abstractmethod
-    def _build(self, features: Features) -> Objective:
+    def _build(self, features: Features, prepared: dict[str, Any]) -> Objective:
         """A fresh objective for these training rows."""
 
     @abstractmethod
@@ -64,7 +69,8 @@ class DeepMethod(Method):
             self.scalers_ = self._fit_scalers(pairs, fit)
             features = Features(pairs, fit, self.scalers_, device)
             held_out = Features(pairs, validation[pairs.complete()[validation]], self.scalers_, device)
-            objective = self._build(features)
+            loop.state.prepared = loop.state.prepared or self._prepare(features)
+            objective = self._build(features, loop.state.prepared)
             loop.run("select", objective, features, loop.planned, lambda o: self._measure(o, features, held_out))
             loop.state.chosen = loop.choose()
         if objective is not None and not settings.refit:
@@ -73,10 +79,12 @@ class DeepMethod(Method):
             everything = np.union1d(fit, validation)
             self.scalers_ = self._fit_scalers(pairs, everything)
             features = Features(pairs, everything, self.scalers_, device)
-            objective = self._build(features)
+            loop.state.prepared = loop.state.prepared or self._prepare(features)
+            objective = self._build(features, loop.state.prepared)
             loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
         self.network_ = self._trained(objective).cpu().eval()
+        self.summary_ |= loop.state.prepared
         self.summary_ |= {
             "chosen_step": loop.steps,
             "selection": [[step, score] for step, score in loop.state.history],
@@ -121,7 +129,7 @@ class DeepMethod(Method):
                     rows = objective.embed(m, x).cpu()
                     z[m].append(rows if head is None else head(m, rows))
         first, second = (torch.cat(rows).numpy() for rows in z.values())
-        return {"mutual_knn": mutual_knn(first, second), "alignment_gap": alignment_gap(first, second)}
+        return {"mutual_knn": mutual_knn(first, second, NEIGHBOURS), "alignment_gap": alignment_gap(first, second)}
 
     @torch.inference_mode()
     def _fit_head(self, objective: Objective, features: Features) -> CanonicalMaps | None:

@@ -8,6 +8,8 @@ is distilled into the masked embeddings. Every part is switched off by a weight 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -205,13 +207,23 @@ class HSCMAE(DeepMethod):
             canonical=warm,
         )
 
-    def _build(self, features: Features) -> HSCMAEObjective:
+    def _prepare(self, features: Features) -> dict[str, Any]:
+        warm = self.config.warm_start
+        if warm.kind == "none":
+            return {}
+        return {
+            "warm_start_ridge": warm.ridge
+            or choose_ridge(self._warm_rows(features), self._closed_form, self.config.seed)
+        }
+
+    def _warm_rows(self, features: Features) -> Batch:
+        return features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))
+
+    def _build(self, features: Features, prepared: dict[str, Any]) -> HSCMAEObjective:
         network = self._network()
         if self.config.warm_start.kind != "none":
-            rows = features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))
-            ridge = self.config.warm_start.ridge or choose_ridge(rows, self._closed_form, self.config.seed)
-            network.warm_start(unit_size(self._closed_form(rows, ridge), rows))
-            self.summary_["warm_start_ridge"] = ridge
+            rows = self._warm_rows(features)
+            network.warm_start(unit_size(self._closed_form(rows, prepared["warm_start_ridge"]), rows))
         return HSCMAEObjective(self.config, network, len(features)).to(features.device)
 
     def _closed_form(self, rows: Batch, ridge: float) -> CanonicalMaps:

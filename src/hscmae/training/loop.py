@@ -67,6 +67,7 @@ class State:
         step: steps done in this phase.
         history: (step, criterion) of every measurement in the select phase.
         chosen: chosen number of steps, once known.
+        prepared: what the method chose before training.
         logged: bytes of ``metrics.jsonl`` that belong to this state.
         seconds: time trained so far.
         threads: CPU threads of the run.
@@ -77,6 +78,7 @@ class State:
     step: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
     chosen: int | None = None
+    prepared: dict[str, Any] = field(default_factory=dict)
     logged: int = 0
     seconds: float = 0.0
     threads: int = 1
