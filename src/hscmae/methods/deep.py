@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class DeepMethod(Method):
         self.summary_ |= loop.state.prepared
         self.summary_ |= {
             "chosen_step": loop.steps,
-            "selection": [[step, score] for step, score in loop.state.history],
+            "selection": [[step, score] for step, score, _ in loop.state.history],
             "weights": objective.weights.current(),
             "seconds": round(loop.state.seconds, 1),
             "threads": loop.state.threads,
@@ -120,7 +121,7 @@ class DeepMethod(Method):
         if before["data"] != now["data"]:
             raise InputError(f"{run}: was trained on other data; give the same file and split, or another output")
 
-    def _measure(self, objective: Objective, features: Features, held_out: Features) -> dict[str, float]:
+    def _measure(self, objective: Objective, features: Features, held_out: Features) -> tuple[dict[str, float], float]:
         head = self._fit_head(objective, features)
         with torch.inference_mode():
             z: dict[str, list[Tensor]] = {m: [] for m in self.dims_}
@@ -129,7 +130,9 @@ class DeepMethod(Method):
                     rows = objective.embed(m, x).cpu()
                     z[m].append(rows if head is None else head(m, rows))
         first, second = (torch.cat(rows).numpy() for rows in z.values())
-        return {"mutual_knn": mutual_knn(first, second, NEIGHBOURS), "alignment_gap": alignment_gap(first, second)}
+        agreement = mutual_knn(first, second, NEIGHBOURS)
+        error = math.sqrt(agreement * (1 - agreement) / (len(first) * min(NEIGHBOURS, len(first) - 1)))
+        return {"mutual_knn": agreement, "alignment_gap": alignment_gap(first, second)}, error
 
     @torch.inference_mode()
     def _fit_head(self, objective: Objective, features: Features) -> CanonicalMaps | None:

@@ -29,6 +29,8 @@ from hscmae.training.checkpoint import load_checkpoint, restore, save_checkpoint
 from hscmae.training.features import Batch, Features
 
 Progress = Callable[[dict[str, Any]], None]
+# Label-free criteria on held-out pairs by name, the deciding one first (higher is better), and its standard error.
+Measure = Callable[["Objective"], tuple[dict[str, float], float]]
 
 
 class Objective(nn.Module, ABC):
@@ -65,7 +67,7 @@ class State:
     Attributes:
         phase: "select" or "refit".
         step: steps done in this phase.
-        history: (step, criterion) of every measurement in the select phase.
+        history: (step, criterion, its standard error) of every measurement in the select phase.
         chosen: chosen number of steps, once known.
         prepared: what the method chose before training.
         logged: bytes of ``metrics.jsonl`` that belong to this state.
@@ -76,7 +78,7 @@ class State:
 
     phase: str = "select"
     step: int = 0
-    history: list[tuple[int, float]] = field(default_factory=list)
+    history: list[tuple[int, float, float]] = field(default_factory=list)
     chosen: int | None = None
     prepared: dict[str, Any] = field(default_factory=dict)
     logged: int = 0
@@ -149,16 +151,16 @@ class Loop:
         objective: Objective,
         features: Features,
         steps: int,
-        measure: Callable[[Objective], dict[str, float]] | None = None,
+        measure: Measure | None = None,
     ) -> None:
-        """Train ``objective`` for ``steps`` steps, or until ``measure`` has not improved for ``patience`` calls.
+        """Train ``objective`` for ``steps`` steps, or until ``patience`` measurements in a row were clearly worse.
 
         Args:
             phase: the phase's name, kept in checkpoints.
             objective: a fresh objective; a resumed one is restored into it.
             features: the rows to train on.
             steps: steps of this phase.
-            measure: label-free criteria on held-out pairs, the first of which decides; higher is better.
+            measure: label-free criteria on held-out pairs, by which the number of steps is chosen.
 
         Raises:
             RunError: a loss is not finite.
@@ -209,12 +211,12 @@ class Loop:
     def _measure(
         self,
         objective: Objective,
-        measure: Callable[[Objective], dict[str, float]] | None,
+        measure: Measure | None,
         record: dict[str, Any],
     ) -> None:
         if measure is not None:
-            criteria = measure(objective)
-            self.state.history.append((self.state.step, next(iter(criteria.values()))))
+            criteria, error = measure(objective)
+            self.state.history.append((self.state.step, next(iter(criteria.values())), error))
             if not self.settings.refit and self.choose() == self.state.step:
                 self.best = {name: value.detach().clone() for name, value in objective.state_dict().items()}
             record |= {f"val/{name}": value for name, value in criteria.items()}
@@ -226,8 +228,8 @@ class Loop:
     def _out_of_patience(self) -> bool:
         if self.state.phase != "select" or not self.state.history:
             return False
-        scores = [score for _, score in self.state.history]
-        return len(scores) - 1 - scores.index(max(scores)) >= self.settings.patience
+        since = [step for step, _, _ in self.state.history if step > self.choose()]
+        return len(since) >= self.settings.patience
 
     @property
     def steps(self) -> int:
@@ -235,8 +237,13 @@ class Loop:
         return self.planned if self.state.chosen is None else self.state.chosen
 
     def choose(self) -> int:
-        """The step with the best measurement; the earliest among equals."""
-        return max(self.state.history, key=lambda item: (item[1], -item[0]))[0]
+        """The last measured step that is within one standard error of the best.
+
+        Held-out sets are small: of steps that the criterion cannot tell apart the last is taken, because what training
+        adds beside the criterion (content kept under masking) grows on.
+        """
+        _, best, error = max(self.state.history, key=lambda item: item[1])
+        return max(step for step, score, _ in self.state.history if score >= best - error)
 
     def _save(self, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
         if self.folder is None:
