@@ -173,6 +173,7 @@ def train(
         Path | None,
         typer.Option(metavar="F", help="Leave out these ids: a text file or a feature file.", show_default=False),
     ] = None,
+    split: Split = "train",
     holdout: Holdout = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
@@ -180,12 +181,16 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on paired features, without their labels."""
+    from dataclasses import replace
+
     from hscmae.methods import get_method
     from hscmae.runs import settings_from, train_run
 
     settings = settings_from(config, set_ or [])
     model = get_method(method).from_settings({**settings, "seed": seed}, preset)
     pairs = _read(file, drop_bad_rows, holdout, exclude_ids)
+    if split != "train":
+        pairs = replace(pairs.of_split(split), split=None)
     with _training_progress(enabled=not as_json) as progress:
         summary = train_run(
             model,

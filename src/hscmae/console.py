@@ -36,6 +36,8 @@ def print_inspection(found: Inspection) -> None:
     _line(out, f"{found.path}: {found.format}, {found.rows} rows ({splits})")
     if found.modalities:
         out.print(_modalities(found.modalities))
+    if len(found.modalities) == 1:
+        _line(out, "one modality: enough to embed, not to train on")
     if found.labels is None:
         _line(out, "no labels (training needs none)")
     else:

@@ -121,6 +121,8 @@ def convert(
                     if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                         writer.checkpoint({"request": request, "next": (number, next_row)})
                         saved = time.monotonic()
+        if not writer.rows:
+            raise InputError(f"{source}: no rows" + (" left after leaving out the bad ones" if drop_bad_rows else ""))
     return writer.rows
 
 

@@ -40,7 +40,7 @@ FORMAT = "hscmae-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
-VERIFY_BYTES = 2**30  # `read` checks the checksums of stores up to this size; `inspect` those of any
+VERIFY_BYTES = 2**30  # reading checks the checksums of stores up to this size; `inspect` those of any
 RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names", "label_names")
 
 
@@ -405,12 +405,13 @@ def _describe(path: Path) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------- reading
 
 
-def open_store(folder: str | os.PathLike[str], verify: bool = False) -> Pairs:
+def open_store(folder: str | os.PathLike[str], verify: bool | None = False) -> Pairs:
     """A store as memory-mapped ``Pairs``.
 
     Args:
         folder: the store.
-        verify: check every file's SHA-256 as well as its shape and type (reads all of it).
+        verify: check every file's SHA-256 as well as its shape and type (reads all of it); ``None``: for stores up to
+            ``VERIFY_BYTES``.
 
     Raises:
         InputError: not a store, a file missing or not what the manifest says, or a checksum that is wrong.
@@ -427,9 +428,14 @@ def open_store(folder: str | os.PathLike[str], verify: bool = False) -> Pairs:
         )
 
 
-def open_table(path: Path, report: Report, *, verify: bool = False) -> Table:
-    """A store as a ``Table`` of memory-mapped features; see ``open_store``."""
+def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Table:
+    """A store as a ``Table`` of memory-mapped features; see ``open_store``.
+
+    Where ``verify`` is not given, the checksums of stores up to ``VERIFY_BYTES`` are checked.
+    """
     folder = path
+    if verify is None:
+        verify = size_of(folder) <= VERIFY_BYTES
     manifest = _read_manifest(folder)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, entry in manifest["files"].items():

@@ -80,8 +80,8 @@ class Problem:
 
     def line(self, source: str) -> str:
         """One line naming file, dataset and rows."""
-        where = ": ".join(part for part in (source, self.dataset) if part)
-        return f"{where}: {self.message}" + (f" in {describe_rows(self.rows)}" if self.rows else "")
+        where = ": ".join(part for part in (source, self.dataset, self.message) if part)
+        return where + (f" in {describe_rows(self.rows)}" if self.rows else "")
 
 
 # What a person should know of but reading and training live with; every other code is a fault.
