@@ -36,6 +36,7 @@ class Network(Section):
 class Masking(Section):
     """MAE path."""
 
+    steps_ratio: float = Field(0.0, ge=0, lt=1, description="share of a sequence's whole steps hidden from the student")
     ratio: float = Field(0.85, ge=0, lt=1, description="share of each sample's values hidden from the student")
 
 
@@ -134,6 +135,13 @@ class MethodConfig(Section):
 
     dim: Positive = Field(64, description="embedding dimension")
     seed: int = Field(0, ge=0, description="seed of every random draw")
+    pooling: Literal["mean", "max", "attention"] = Field("mean", description="how sequences become vectors")
+
+
+class LinearConfig(MethodConfig):
+    """What every closed form has: nothing in it could learn attention."""
+
+    pooling: Literal["mean", "max"] = Field("mean", description="how sequences become vectors")
 
 
 class DeepConfig(MethodConfig):
@@ -157,9 +165,14 @@ class HSCMAEConfig(DeepConfig):
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
+        "network": {"width": 512, "depth": 2},
         "masking": {"ratio": 0.3},
-        "affinity": {"k": 5},
+        "teacher": {"decay": 0.99},
+        "affinity": {"source": "batch", "k": 5, "tau_teacher": 0.1, "pair_share": 0.0, "mask_pair": False},
+        "loss": {"tau": 0.1, "learn_weights": True},
         "warm_start": {"kind": "none"},
+        "head": {"final": True, "ridge": 1.0},
+        "training": {"lr": 1e-3},
     },
 }
 
