@@ -36,8 +36,8 @@ class Network(Section):
 class Masking(Section):
     """MAE path."""
 
-    steps_ratio: float = Field(0.0, ge=0, lt=1, description="share of a sequence's whole steps hidden from the student")
     ratio: float = Field(0.85, ge=0, lt=1, description="share of each sample's values hidden from the student")
+    steps_ratio: float = Field(0.0, ge=0, lt=1, description="share of a sequence's whole steps hidden from the student")
 
 
 class Teacher(Section):

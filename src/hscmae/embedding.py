@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from hscmae.data.pooling import pool
 from hscmae.data.readers import open_table
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
@@ -57,7 +58,8 @@ def embed_file(
         with StoreWriter(output, overwrite=overwrite, source=str(file)) as writer:
             for done, block in table.blocks(drop_bad_rows=drop_bad_rows, split=split):
                 if len(block):
-                    writer.append(replace(block, features=method.embed_pairs(block), lengths={}))
+                    # Pooling marks rows without a valid step as lacking the modality, as embedding does.
+                    writer.append(replace(pool(block), features=method.embed_pairs(block)))
                 if progress is not None:
                     progress(done, len(table))
             if not writer.rows:

@@ -34,8 +34,18 @@ class Noise:
 
     def keep(self, purpose: str, like: Tensor, probability: float) -> Tensor:
         """Bernoulli draws in the shape (n, d), type and device of ``like``: 1 with ``probability``, else 0."""
+        drawn, source = self._global_batch(purpose, like, like.dtype)
+        return self._own(drawn.bernoulli_(probability, generator=source), like)
+
+    def uniform(self, purpose: str, like: Tensor) -> Tensor:
+        """Uniform draws from [0, 1) in the shape (n, d) and on the device of ``like``, float32."""
+        drawn, source = self._global_batch(purpose, like, torch.float32)
+        return self._own(drawn.uniform_(generator=source), like)
+
+    def _global_batch(self, purpose: str, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
         rows = len(like) if self.total is None else self.total
         source = generator(self.seed, purpose, self.step, like.device)
-        drawn = torch.empty(rows, *like.shape[1:], dtype=like.dtype, device=like.device)
-        drawn.bernoulli_(probability, generator=source)
+        return torch.empty(rows, *like.shape[1:], dtype=dtype, device=like.device), source
+
+    def _own(self, drawn: Tensor, like: Tensor) -> Tensor:
         return drawn[self.first : self.first + len(like)]

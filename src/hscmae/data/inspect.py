@@ -185,7 +185,7 @@ def _scan(
     for start in range(0, n, step):
         block = np.ascontiguousarray(table.features_of(m, start, start + step))
         here = present[start : start + len(block)]
-        bad = non_finite_rows(block, here)
+        bad = non_finite_rows(block, here, None if lengths is None else lengths[start : start + len(block)])
         not_finite += (bad + start).tolist()
         keys[start : start + len(block)] = row_keys(block)
         good = here.copy()

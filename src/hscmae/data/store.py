@@ -130,15 +130,15 @@ class StoreWriter:
         if self._columns:
             _check_same_kind(self._columns[0], pairs)
         for m, x in pairs.features.items():
-            bad = non_finite_rows(x, pairs.present[m])
+            bad = non_finite_rows(x, pairs.present[m], pairs.lengths.get(m))
             if len(bad):
                 refuse(pairs.source, Problem("not-finite", m, "NaN or infinite values", tuple(bad + self.rows)))
             _check_name(m, pairs.source)
             stored = self.dtype or np.dtype(np.float16 if x.dtype == np.float16 else np.float32)
             with np.errstate(over="ignore"):
                 values = np.where(_column_of(pairs.present[m], x.ndim), x, 0).astype(stored)
-            if not np.isfinite(values).all():
-                bad = non_finite_rows(values, pairs.present[m])
+            bad = non_finite_rows(values, pairs.present[m], pairs.lengths.get(m))
+            if len(bad):
                 refuse(pairs.source, Problem("overflow", m, f"values too large for {stored}", tuple(bad + self.rows)))
             if m not in self._files:
                 self._files[m] = _GrowingArray(self._partial / f"{m}.npy", stored, values.shape[1:])

@@ -225,7 +225,7 @@ class Table:
             chosen = wanted[first : first + len(block)]
             bad[repeated[(repeated >= first) & (repeated < first + len(block))] - first] = True
             for modality, x in block.features.items():
-                not_finite = non_finite_rows(x, block.present[modality])
+                not_finite = non_finite_rows(x, block.present[modality], block.lengths.get(modality))
                 if len(not_finite) and not drop_bad_rows:
                     refuse(
                         self.source,
@@ -286,10 +286,12 @@ def stack_labels(parts: Sequence[Labels]) -> Labels:
     )
 
 
-def non_finite_rows(x: FloatArray, present: BoolArray) -> npt.NDArray[np.intp]:
-    """Rows that have the modality and hold a NaN or an infinity."""
-    finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-    return np.flatnonzero(~finite & present)
+def non_finite_rows(x: FloatArray, present: BoolArray, lengths: IntArray | None = None) -> npt.NDArray[np.intp]:
+    """Rows that have the modality and hold a NaN or an infinity, in a sequence's first ``lengths`` steps."""
+    bad = ~np.isfinite(x)
+    if lengths is not None:
+        bad &= (np.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+    return np.flatnonzero(bad.any(axis=tuple(range(1, x.ndim))) & present)
 
 
 def repeated_rows(ids: npt.NDArray[np.bytes_] | None) -> npt.NDArray[np.intp]:

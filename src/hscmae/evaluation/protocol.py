@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from hscmae.data.pairs import Pairs
+from hscmae.data.pooling import pool
 from hscmae.errors import InputError
 from hscmae.evaluation.metrics import evaluate_embeddings
 
@@ -42,13 +43,20 @@ def evaluate(
     missing = [m for m in method.dims_ if m not in pairs.features]
     if missing:
         raise InputError(f"{pairs.source}: has no {' and no '.join(missing)}, which the model was trained on")
+    for m, dim in method.dims_.items():
+        if pairs.dims[m] != dim:
+            raise InputError(f"{pairs.source}: {m} has {pairs.dims[m]} dimensions, the model {dim}")
     chosen = "all" if pairs.split is None and split == "test" else split
     pairs = pairs.of_split(chosen)
+    vectors = pool(pairs)
     metrics = evaluate_embeddings(
-        {m: method.embed(m, pairs.features[m], present=pairs.present[m]) for m in method.dims_},
+        {
+            m: method.embed(m, pairs.features[m], present=pairs.present[m], lengths=pairs.lengths.get(m))
+            for m in method.dims_
+        },
         pairs.labels,
-        present={m: pairs.present[m] for m in method.dims_},
-        silent={m: pairs.silent(m) for m in method.dims_},
+        present={m: vectors.present[m] for m in method.dims_},
+        silent={m: vectors.silent(m) for m in method.dims_},
         bootstrap=bootstrap,
         seed=seed,
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,8 +23,10 @@ import torch
 from torch import Tensor
 
 from hscmae.config import MethodConfig, build, dotted_names, flatten, merge, nest
-from hscmae.data.pairs import BoolArray, FloatArray, Pairs
+from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
+from hscmae.data.pooling import How, pool, pool_steps
 from hscmae.data.scaling import Standardizer, fit_standardizer
+from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.selection import alignment_gap
 
@@ -118,8 +121,9 @@ class Method(ABC):
         """Learn the common space from pairs. Labels are never looked at.
 
         Args:
-            data: pairs, or a mapping of two modalities' names to arrays of shape (n, d_m). Where the data has a
-                split, its training rows are used, and its validation rows, if any, for choices.
+            data: pairs, or a mapping of two modalities' names to arrays of shape (n, d_m), or (n, t, d_m) for
+                sequences, which are pooled as the setting ``pooling`` says. Where the data has a split, its training
+                rows are used, and its validation rows, if any, for choices.
             y: ignored; scikit-learn passes it.
             run: folder for ``metrics.jsonl`` and checkpoints of methods that train step by step.
             resume: go on from the checkpoint in ``run``.
@@ -133,10 +137,11 @@ class Method(ABC):
             raise InputError(
                 f"{pairs.source}: training needs two modalities, found {', '.join(pairs.modalities) or 'none'}"
             )
-        pairs = pairs.silence_as_missing()
         rows = np.arange(len(pairs)) if pairs.split is None else pairs.rows_of("train")
-        for m in pairs.modalities:
-            _require_finite(pairs.features[m], pairs.present[m], f"{pairs.source}: {m}", rows)
+        for m, x in pairs.features.items():
+            _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
+        vectors = pool(pairs, self._how).silence_as_missing()
+        pairs = replace(pairs, present=vectors.present) if self._keeps_steps else vectors
         complete = int(pairs.complete()[rows].sum())
         if complete < 8:
             raise InputError(f"{pairs.source}: {complete} complete training pairs are too few to learn from (8 needed)")
@@ -145,13 +150,21 @@ class Method(ABC):
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
         return self
 
-    def embed(self, modality: str, x: npt.ArrayLike, *, present: BoolArray | None = None) -> Float32Array:
+    def embed(
+        self,
+        modality: str,
+        x: npt.ArrayLike,
+        *,
+        present: BoolArray | None = None,
+        lengths: IntArray | None = None,
+    ) -> Float32Array:
         """Embed rows of one modality; the other is not needed.
 
         Args:
             modality: its name.
-            x: features as extracted (scaling is part of the model), shape (n, d_m).
+            x: features as extracted (scaling is part of the model), shape (n, d_m), or (n, t, d_m) for sequences.
             present: which rows have the modality, shape (n,); the others become zero rows.
+            lengths: valid steps of each sequence, shape (n,); all where not given. A row with none lacks the modality.
 
         Returns:
             Unit-norm embeddings, shape (n, dim), float32: their inner products are cosines.
@@ -163,27 +176,35 @@ class Method(ABC):
         if modality not in self.dims_:
             raise InputError(f"unknown modality {modality!r}; the model has {', '.join(self.dims_)}")
         rows = np.asarray(x)
-        if rows.ndim != 2 or rows.shape[1] != self.dims_[modality]:
+        if rows.ndim not in (2, 3) or rows.shape[-1] != self.dims_[modality]:
             raise InputError(f"{modality}: expected features of shape (n, {self.dims_[modality]}), got {rows.shape}")
         present = np.ones(len(rows), dtype=bool) if present is None else present
-        _require_finite(rows, present, modality, None)
+        if rows.ndim == 3:
+            lengths = np.full(len(rows), rows.shape[1]) if lengths is None else np.asarray(lengths)
+            present = present & (lengths > 0)
+        _require_finite(rows, present, modality, None, lengths)
         out = np.zeros((len(rows), self.config.dim), dtype=np.float32)
         for start in range(0, len(rows), BLOCK):
             keep = present[start : start + BLOCK]
-            block = self.scalers_[modality].apply(rows[start : start + BLOCK][keep])
+            steps = None if lengths is None else lengths[start : start + BLOCK][keep]
             with torch.inference_mode():
-                z = self._embed(modality, torch.from_numpy(block)).float()
+                vectors = self._vectors(modality, rows[start : start + BLOCK][keep], steps)
+                z = self._embed(modality, vectors).float()
                 out[start : start + BLOCK][keep] = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
         return out
 
     def embed_pairs(self, data: Pairs | Mapping[str, FloatArray]) -> dict[str, Float32Array]:
         """Embeddings of every modality that the data has, by name."""
         pairs = Pairs.of(data)
-        return {m: self.embed(m, x, present=pairs.present[m]) for m, x in pairs.features.items()}
+        return {
+            m: self.embed(m, x, present=pairs.present[m], lengths=pairs.lengths.get(m))
+            for m, x in pairs.features.items()
+        }
 
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Alignment gap on the complete pairs of ``data``: higher is better, no labels needed."""
-        pairs = Pairs.of(data).silence_as_missing()
+        pairs = Pairs.of(data)
+        pairs = replace(pairs, present=pool(pairs).silence_as_missing().present)
         pairs = pairs.take(np.flatnonzero(pairs.complete()))
         first, second = self.embed_pairs(pairs).values()
         return alignment_gap(first, second)
@@ -227,8 +248,31 @@ class Method(ABC):
         if not hasattr(self, "dims_"):
             raise InputError(f"this {type(self).__name__} is not fitted yet: call fit first")
 
+    @property
+    def _keeps_steps(self) -> bool:
+        """Whether training is given sequences as they are, rather than pooled beforehand."""
+        return False
+
+    @property
+    def _how(self) -> How:
+        """The pooling outside the network; learned attention begins as the mean."""
+        return "max" if self.config.pooling == "max" else "mean"
+
+    def _vectors(self, modality: str, x: FloatArray, lengths: IntArray | None) -> Tensor:
+        """Standardised vectors (n, d) from features (n, d), or from sequences (n, t, d) and their lengths (n,)."""
+        if x.ndim == 3 and lengths is not None:
+            x = pool_steps(x, lengths, self._how)
+        return torch.from_numpy(self.scalers_[modality].apply(x))
+
     def _fit_scalers(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Standardizer]:
-        return {m: fit_standardizer(pairs.features[m][rows], pairs.present[m][rows]) for m in pairs.modalities}
+        # Of pooled vectors, not of steps: they are what towers see, and scaling commutes with pooling.
+        scalers = {}
+        for m in pairs.modalities:
+            x = pairs.features[m][rows]
+            if m in pairs.lengths:
+                x = pool_steps(x, pairs.lengths[m][rows], self._how)
+            scalers[m] = fit_standardizer(x, pairs.present[m][rows])
+        return scalers
 
     @abstractmethod
     def _fit(
@@ -260,12 +304,14 @@ def parameters_help(method: type[Method]) -> str:
     return "\n".join(lines)
 
 
-def _require_finite(x: FloatArray, present: BoolArray, what: str, rows: npt.NDArray[np.intp] | None) -> None:
+def _require_finite(
+    x: FloatArray, present: BoolArray, what: str, rows: npt.NDArray[np.intp] | None, lengths: IntArray | None
+) -> None:
     bad: list[int] = []
     for start in range(0, len(x), BLOCK):
-        block = np.asarray(x[start : start + BLOCK])
-        finite = np.isfinite(block).reshape(len(block), -1).all(1)
-        bad += (np.flatnonzero(~finite & present[start : start + BLOCK]) + start).tolist()
+        here = slice(start, start + BLOCK)
+        found = non_finite_rows(np.asarray(x[here]), present[here], None if lengths is None else lengths[here])
+        bad += (found + start).tolist()
     if rows is not None:
         bad = np.intersect1d(bad, rows).tolist()
     if bad:

@@ -41,14 +41,15 @@ class InfoNCEObjective(Objective):
         self.precision = getattr(torch, config.training.precision)
         self.weights = LossWeights({"contrastive": 1.0}, learned=False)
 
-    def embed(self, modality: str, x: Tensor) -> Tensor:
-        z: Tensor = self.student.tower(modality)(x)
+    def embed(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        z: Tensor = self.student.tower(modality)(x, valid=valid)
         return z
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         a, v = batch.x
+        pooled = self.student.pooled(batch.x, batch.valid)
         with self.autocast(batch):
-            z = {m: self.student.tower(m)(x, noise, f"clean/{m}").float() for m, x in batch.x.items()}
+            z = {m: self.student.tower(m)(x, noise, f"clean/{m}").float() for m, x in pooled.items()}
         return {"contrastive": infonce(z[a], z[v], tau=self.config.loss.tau, valid=batch.present[a] & batch.present[v])}
 
 
@@ -71,6 +72,7 @@ class InfoNCE(DeepMethod):
             dropout=n.dropout,
             scale=1.0,
             canonical=False,
+            pooling=self.config.pooling,
         )
 
     def _build(self, features: Features, prepared: dict[str, Any]) -> InfoNCEObjective:

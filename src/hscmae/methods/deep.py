@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hscmae.config import DeepConfig, flatten
-from hscmae.data.pairs import Pairs
+from hscmae.data.pairs import FloatArray, IntArray, Pairs
 from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import alignment_gap, mutual_knn
@@ -94,6 +94,19 @@ class DeepMethod(Method):
             "threads": loop.state.threads,
         }
 
+    @property
+    def _keeps_steps(self) -> bool:
+        return self.config.pooling == "attention"
+
+    def _vectors(self, modality: str, x: FloatArray, lengths: IntArray | None) -> Tensor:
+        if x.ndim == 2 or lengths is None or self.config.pooling != "attention":
+            return super()._vectors(modality, x, lengths)
+        valid = np.arange(x.shape[1]) < lengths[:, None]
+        steps = self.scalers_[modality].apply(x)
+        steps[~valid] = 0
+        vectors: Tensor = self.network_.tower(modality).pool(torch.from_numpy(steps), torch.from_numpy(valid))
+        return vectors
+
     def _cut(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Rows to fit on and rows to choose by: the data's own validation rows, or a share of the training rows."""
         if pairs.split is not None and np.any(pairs.split == b"val"):
@@ -111,6 +124,8 @@ class DeepMethod(Method):
             x = pairs.features[m]
             data.update(f"{m} {x.shape} {x.dtype}".encode())
             data.update(np.ascontiguousarray(x[:: max(1, len(x) // 64)]).tobytes())
+            if m in pairs.lengths:
+                data.update(pairs.lengths[m].tobytes())
         data.update(np.ascontiguousarray(rows).tobytes())
         return {"method": self.name, "settings": flatten(self.config), "data": data.hexdigest()}
 
@@ -127,7 +142,7 @@ class DeepMethod(Method):
             z: dict[str, list[Tensor]] = {m: [] for m in self.dims_}
             for block in held_out.blocks():
                 for m, x in block.x.items():
-                    rows = objective.embed(m, x).cpu()
+                    rows = objective.embed(m, x, block.valid.get(m)).cpu()
                     z[m].append(rows if head is None else head(m, rows))
         first, second = (torch.cat(rows).numpy() for rows in z.values())
         agreement = mutual_knn(first, second, NEIGHBOURS)
@@ -139,7 +154,7 @@ class DeepMethod(Method):
         if not self.config.head.final:
             return None
         rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head"))
-        z = {m: objective.embed(m, x).cpu() for m, x in rows.x.items()}
+        z = {m: objective.embed(m, x, rows.valid.get(m)).cpu() for m, x in rows.x.items()}
         present = {m: p.cpu() for m, p in rows.present.items()}
         return ridge_cca(covariances(z, present), self.config.dim, self.config.head.ridge)
 

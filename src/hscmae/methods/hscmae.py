@@ -8,6 +8,7 @@ is distilled into the masked embeddings. Every part is switched off by a weight 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from hscmae.nn.ema import decay_at, make_teacher, update_teacher
 from hscmae.nn.masking import mask_values
 from hscmae.nn.memory import Memory
 from hscmae.nn.network import Network, build_network
+from hscmae.nn.pooling import hide_steps
 from hscmae.streams import Noise, generator
 from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Objective
@@ -65,13 +67,14 @@ class HSCMAEObjective(Objective):
         self.register_buffer("head_mean", torch.zeros(len(self.modalities), config.dim))
         self.register_buffer("head_weight", torch.eye(config.dim).repeat(len(self.modalities), 1, 1))
 
-    def embed(self, modality: str, x: Tensor) -> Tensor:
-        z: Tensor = self.teacher.tower(modality)(x)
+    def embed(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        z: Tensor = self.teacher.tower(modality)(x, valid=valid)
         return z
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         a, v = self.modalities
-        c, x, present = self.config, batch.x, batch.present
+        c, present = self.config, batch.present
+        x = self.student.pooled(batch.x, batch.valid)
         losses: dict[str, Tensor] = {}
         if "global" in self.active:
             with self.autocast(batch):
@@ -81,13 +84,14 @@ class HSCMAEObjective(Objective):
             )
         if self.active <= {"global"}:
             return losses
+        shown = self._hide_steps(batch, x, noise)
         with self.autocast(batch):
-            masked = {m: mask_values(x[m], c.masking.ratio, noise, m) for m in self.modalities}
+            masked = {m: mask_values(shown[m], c.masking.ratio, noise, m) for m in self.modalities}
             h = {m: self.student.tower(m).encoder(masked[m][0], noise, f"masked/{m}") for m in self.modalities}
             s = {m: self.student.tower(m).project(masked[m][0], h[m]) for m in self.modalities}
         if self.active & {"local", "distill"}:
             with torch.no_grad(), self.autocast(batch):
-                t = {m: self.teacher.tower(m)(x[m]) for m in self.modalities}
+                t = {m: self.teacher.tower(m)(batch.x[m], valid=batch.valid.get(m)) for m in self.modalities}
             raw = torch.stack([t[m].float() for m in self.modalities])
             through = {m: self._through_head(i, s[m].float()) for i, m in enumerate(self.modalities)}
             clean = {m: self._through_head(i, raw[i]) for i, m in enumerate(self.modalities)}
@@ -96,14 +100,27 @@ class HSCMAEObjective(Objective):
                 losses["local"] = ramp * self._local(through, clean, batch)
                 self.embedded = raw
         if "sample" in self.active:
-            losses["sample"] = self._reconstruct({m: (h[m], m) for m in self.modalities}, masked, batch)
+            losses["sample"] = self._reconstruct({m: (h[m], m) for m in self.modalities}, masked, x, batch)
         if "cross" in self.active:
-            losses["cross"] = self._reconstruct({a: (h[v], v), v: (h[a], a)}, masked, batch)
+            losses["cross"] = self._reconstruct({a: (h[v], v), v: (h[a], a)}, masked, x, batch)
         if "distill" in self.active:
             distil = cosine_distillation if c.loss.distillation == "cosine" else relational_distillation
             per_modality = [distil(through[m], clean[m], present[m]) for m in self.modalities]
             losses["distill"] = ramp * torch.stack(per_modality).mean()
         return losses
+
+    def _hide_steps(self, batch: Batch, pooled: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
+        """What the masked path is shown: vectors, those of sequences pooled over the steps left visible.
+
+        A value is then hidden in all steps of a clip alike, as tubes are in video (Tong et al. 2022): in single steps
+        the others would give it away. What is to be reconstructed is the hidden value of the whole clip, so that the
+        hidden steps count as well.
+        """
+        ratio = self.config.masking.steps_ratio
+        if not batch.valid or not ratio:
+            return pooled
+        visible = {m: hide_steps(valid, ratio, noise, m) for m, valid in batch.valid.items()}
+        return self.student.pooled(batch.x, visible)
 
     def _local(self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch) -> Tensor:
         a, v = self.modalities
@@ -135,7 +152,11 @@ class HSCMAEObjective(Objective):
         return torch.stack(directions).mean()
 
     def _reconstruct(
-        self, sources: dict[str, tuple[Tensor, str]], masked: dict[str, tuple[Tensor, Tensor]], batch: Batch
+        self,
+        sources: dict[str, tuple[Tensor, str]],
+        masked: dict[str, tuple[Tensor, Tensor]],
+        target: dict[str, Tensor],
+        batch: Batch,
     ) -> Tensor:
         error, count = torch.zeros((), device=batch.rows.device), torch.zeros((), device=batch.rows.device)
         for m, (hidden, source) in sources.items():
@@ -144,7 +165,7 @@ class HSCMAEObjective(Objective):
             with self.autocast(batch):
                 predicted = decoder(hidden)
             known = batch.present[m] & batch.present[source]
-            squares, values = masked_reconstruction(predicted.float(), batch.x[m], masked[m][1], known)
+            squares, values = masked_reconstruction(predicted.float(), target[m].detach(), masked[m][1], known)
             error, count = error + squares, count + values
         return error / count.clamp(min=1)
 
@@ -160,14 +181,14 @@ class HSCMAEObjective(Objective):
             self._refit_head(features, step)
         if self.config.affinity.source == "train" and step % self.config.affinity.refresh == 0:
             for block in features.blocks():
-                z = torch.stack([self.teacher.tower(m)(block.x[m]) for m in self.modalities])
+                z = torch.stack([self.embed(m, block.x[m], block.valid.get(m)) for m in self.modalities])
                 present = torch.stack([block.present[m] for m in self.modalities])
                 self.memory.write(block.rows, z, present, block.rows)
 
     def _refit_head(self, features: Features, step: int) -> None:
         # A head that jumps between refits would move the student's target: it is turned onto the previous one.
         rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head", step))
-        z = {m: self.teacher.tower(m)(rows.x[m]) for m in self.modalities}
+        z = {m: self.embed(m, rows.x[m], rows.valid.get(m)) for m in self.modalities}
         maps = ridge_cca(covariances(z, rows.present), self.config.dim, self.config.head.ridge)
         overlap = torch.zeros_like(self.head_weight[0], dtype=torch.float64)
         for i, m in enumerate(self.modalities):
@@ -205,7 +226,12 @@ class HSCMAE(DeepMethod):
             dropout=n.dropout,
             scale=n.branch_scale if warm else 1.0,
             canonical=warm,
+            pooling=self.config.pooling,
         )
+
+    @property
+    def _keeps_steps(self) -> bool:
+        return super()._keeps_steps or self.config.masking.steps_ratio > 0
 
     def _prepare(self, features: Features) -> dict[str, Any]:
         warm = self.config.warm_start
@@ -217,7 +243,12 @@ class HSCMAE(DeepMethod):
         }
 
     def _warm_rows(self, features: Features) -> Batch:
-        return features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))
+        rows = features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))
+        if not rows.valid:
+            return rows
+        with torch.no_grad():
+            vectors = self._network().to(features.device).pooled(rows.x, rows.valid)
+        return replace(rows, x=vectors, valid={})
 
     def _build(self, features: Features, prepared: dict[str, Any]) -> HSCMAEObjective:
         network = self._network()

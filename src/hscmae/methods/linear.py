@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hscmae.config import MethodConfig, Positive
+from hscmae.config import LinearConfig, Positive
 from hscmae.data.pairs import Pairs
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
@@ -53,7 +53,7 @@ class LinearMethod(Method):
         self.maps_ = CanonicalMaps(mean, weight, tensors["correlation"])
 
 
-class RandomConfig(MethodConfig):
+class RandomConfig(LinearConfig):
     """Settings of the random projection."""
 
 
@@ -71,7 +71,7 @@ class Random(LinearMethod):
         return CanonicalMaps({m: x.mean(0) for m, x in training.x.items()}, weight, torch.zeros(self.config.dim))
 
 
-class CCAConfig(MethodConfig):
+class CCAConfig(LinearConfig):
     """Settings of CCA: the usual published baseline."""
 
     dim: Positive = Field(10, description="embedding dimension")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hscmae.linear.cca import CanonicalMaps
 from hscmae.nn.encoder import Encoder, decoder
+from hscmae.nn.pooling import Pooling
 from hscmae.streams import Noise, generator
 
 
@@ -29,6 +30,7 @@ class Tower(nn.Module):
         dropout: share of hidden units dropped in training.
         scale: factor on the nonlinear branch.
         canonical: whether the linear map ``C_m`` exists.
+        pooling: how sequences become vectors: "mean", "max" or "attention".
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Tower(nn.Module):
         dropout: float,
         scale: float,
         canonical: bool,
+        pooling: str = "mean",
     ) -> None:
         super().__init__()
+        self.pool = Pooling(dim, pooling)
         self.encoder = Encoder(dim, width, depth, dropout)
         self.projection = nn.Linear(width, embedding, bias=False)
         self.decoder = decoder(width, dim, decoder_depth) if decoder_depth else None
@@ -55,8 +59,11 @@ class Tower(nn.Module):
         z: Tensor = self.projection(h) * self.scale
         return z if self.canonical is None else z + self.canonical(x)
 
-    def forward(self, x: Tensor, noise: Noise | None = None, purpose: str = "") -> Tensor:
-        """Embed features, (n, d_m) -> (n, dim)."""
+    def forward(
+        self, x: Tensor, noise: Noise | None = None, purpose: str = "", *, valid: Tensor | None = None
+    ) -> Tensor:
+        """Embed features, (n, d_m) -> (n, dim); or sequences (n, t, d_m) whose ``valid`` steps (n, t) are pooled."""
+        x = self.pool(x, valid)
         return self.project(x, self.encoder(x, noise, purpose))
 
 
@@ -68,6 +75,10 @@ class Network(nn.ModuleDict):
         tower = self[modality]
         assert isinstance(tower, Tower)
         return tower
+
+    def pooled(self, x: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features by modality with sequences pooled to vectors."""
+        return {m: self.tower(m).pool(rows, valid.get(m)) for m, rows in x.items()}
 
     @torch.no_grad()
     def warm_start(self, maps: CanonicalMaps) -> None:
@@ -83,7 +94,7 @@ class Network(nn.ModuleDict):
             tower.projection.weight.zero_()
 
 
-def build_network(dims: Mapping[str, int], embedding: int, seed: int, **tower: float) -> Network:
+def build_network(dims: Mapping[str, int], embedding: int, seed: int, **tower: float | str) -> Network:
     """A network with weights drawn from the run's seed, whatever else has been drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "weights").initial_seed())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,14 +20,17 @@ class Batch:
     """Rows of standardised features.
 
     Attributes:
-        x: modality -> features, shape (n, d_m), float32; zero where the modality is missing.
+        x: modality -> features, shape (n, d_m), float32; zero where the modality is missing. Sequences have shape
+            (n, t, d_m) and are zero in the steps that are not valid.
         present: modality -> rows that have it, shape (n,), bool.
         rows: positions among the training rows, shape (n,), int64.
+        valid: modality -> valid steps, shape (n, t), bool, for sequences alone.
     """
 
     x: dict[str, Tensor]
     present: dict[str, Tensor]
     rows: Tensor
+    valid: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Features:
@@ -45,7 +48,11 @@ class Features:
     ) -> None:
         self.pairs, self.rows, self.scalers, self.device = pairs, rows, scalers, device
         self.present = {m: torch.from_numpy(pairs.present[m][rows]).to(device) for m in pairs.modalities}
-        size = 4 * len(rows) * sum(pairs.dims.values())
+        self.valid = {
+            m: torch.from_numpy(np.arange(pairs.features[m].shape[1]) < lengths[rows][:, None]).to(device)
+            for m, lengths in pairs.lengths.items()
+        }
+        size = 4 * len(rows) * sum(int(np.prod(x.shape[1:])) for x in pairs.features.values())
         self.resident = {m: self._read(m, rows) for m in pairs.modalities} if size <= IN_MEMORY_BYTES else None
 
     def __len__(self) -> int:
@@ -54,6 +61,8 @@ class Features:
     def _read(self, modality: str, rows: np.ndarray) -> Tensor:
         x = self.scalers[modality].apply(self.pairs.features[modality][rows])
         x[~self.pairs.present[modality][rows]] = 0
+        if modality in self.pairs.lengths:
+            x[np.arange(x.shape[1]) >= self.pairs.lengths[modality][rows][:, None]] = 0
         return torch.from_numpy(x).to(self.device)
 
     def batch(self, positions: Tensor) -> Batch:
@@ -64,7 +73,8 @@ class Features:
         else:
             rows = self.rows[positions.cpu().numpy()]
             x = {m: self._read(m, rows) for m in self.pairs.modalities}
-        return Batch(x, {m: p[positions] for m, p in self.present.items()}, positions)
+        present, valid = ({m: v[positions] for m, v in part.items()} for part in (self.present, self.valid))
+        return Batch(x, present, positions, valid)
 
     def blocks(self, size: int = 4096) -> Iterator[Batch]:
         """All rows in order, in blocks."""

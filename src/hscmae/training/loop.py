@@ -50,8 +50,8 @@ class Objective(nn.Module, ABC):
         """Unweighted losses of one step by name, each a scalar of at least 0."""
 
     @abstractmethod
-    def embed(self, modality: str, x: Tensor) -> Tensor:
-        """Embeddings for retrieval, before any head; (n, d_m) -> (n, dim)."""
+    def embed(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Embeddings for retrieval, before any head; (n, d_m), or (n, t, d_m) and ``valid`` (n, t) -> (n, dim)."""
 
     def before_step(self, features: Features, step: int) -> None:
         """Refresh what is kept between steps."""
