@@ -268,6 +268,50 @@ def embed(
         typer.echo(f"{output}: {rows} rows")
 
 
+@app.command(epilog="Example: hscmae audit runs/ave AVE.h5 --split train --top 20")
+def audit(
+    run: Run,
+    file: Input,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "train",
+    holdout: Holdout = None,
+    top: Annotated[int, typer.Option(min=1, help="Pairs to show; --json gives all.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of partitions, random pairs and intervals.")] = 0,
+    drop_bad_rows: DropBad = False,
+    as_json: Json = False,
+) -> None:
+    """Pairs whose modalities disagree, most suspicious first, with the estimated share of wrong pairs."""
+    from hscmae.artifact import load_artifact, read_config
+    from hscmae.audit import audit as audit_pairs
+
+    model = load_artifact(run)
+    pairs = _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
+    pairs = pairs if pairs.split is None and split == "train" else pairs.of_split(split)
+    seen = split != "test" and read_config(run)["data"].get("source") == file.name
+    found = audit_pairs(model, pairs, seen=seen, seed=seed)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    low, high = found.wrong_share_ci
+    scored = len(found.ids) - len(found.unscored)
+    table = Table(
+        title=f"{scored} pairs, estimated share of wrong ones {found.wrong_share:.1%} [{low:.1%}, {high:.1%}]",
+        title_justify="left",
+    )
+    table.add_column("rank", justify="right")
+    table.add_column("id")
+    table.add_column("suspicion", justify="right")
+    table.add_column("random pairs that agree better", justify="right")
+    for row in found.most_suspicious(top):
+        name = found.ids[row].decode("utf-8", "replace")
+        table.add_row(str(found.rank[row]), name, f"{found.score[row]:.2f}", f"{found.random_better[row]:.0%}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for reason in sorted(set(found.unscored.values())):
+        typer.echo(f"{sum(r == reason for r in found.unscored.values())} rows without score: {reason}")
+
+
 @app.command(epilog="Example: hscmae demo --output demo")
 def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("demo"),
@@ -276,7 +320,7 @@ def demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Offline, from nothing: make media files, extract, train, evaluate against baselines."""
+    """Offline, from nothing: make media files, extract, train, compare with baselines, write a report."""
     from hscmae.demo.run import run_demo
 
     with _stage_progress(enabled=not as_json) as progress:
@@ -297,11 +341,42 @@ def demo(
         table.add_row(r.title, average, f"{low:.3f} to {high:.3f}", a2v, v2a)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     typer.echo(
-        f"\nThe corpus is in {output}/media, its features in {output}/features, the model in {output}/run. Next:\n"
+        f"\nTo see and hear: open {output}/report.html in a browser.\n"
+        f"The corpus is in {output}/media, its features in {output}/features, the model in {output}/run. Next:\n"
         f"  hscmae inspect {output}/features\n"
         f"  hscmae evaluate {output}/run {output}/features\n"
+        f"  hscmae report {output}/run {output}/features --media {output}/media --output again.html\n"
         f"  hscmae train YOUR_FEATURES.h5 --output runs/mine"
     )
+
+
+@app.command(epilog="Example: hscmae report runs/ave AVE.h5 --media clips --output ave.html")
+def report(
+    run: Run,
+    output: Annotated[Path, typer.Option(metavar="F.html", help="The page to write.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Feature file or store; without it: training alone.", show_default=False),
+    ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The clips' media files, named by their ids.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    holdout: Holdout = None,
+    overwrite: Overwrite = False,
+    drop_bad_rows: DropBad = False,
+    as_json: Json = False,
+) -> None:
+    """One self-contained HTML page about a run: data, training, metrics, a map, examples to see and hear."""
+    from hscmae.report import write_report
+
+    pairs = None if file is None else _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
+    written = write_report(run, output, file=file, pairs=pairs, split=split, media=media, overwrite=overwrite)
+    if as_json:
+        _print_json(written)
+    else:
+        typer.echo(f"{output}: {written['bytes'] / 1e6:.1f} MB; open it in a browser")
 
 
 def _read(file: Path, drop_bad_rows: bool, holdout: str | None, exclude: Path | None) -> Pairs:

@@ -93,6 +93,7 @@ def run_demo(
         media=output / "media",
         contenders=[Contender(result.title, result.metrics) for result in results],
         known_wrong=frozenset(clip.id.encode() for clip in read_truth(output / "media") if clip.wrong),
+        title="The demo: sounds and pictures made on the spot",
     )
     progress("write the report", 1, 1)
     return results

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.audit import MIN_PAIRS, audit
 from hscmae.data.pairs import BoolArray, Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.evaluation.metrics import direction, evaluate_embeddings, per_class_ap, per_query, precision_recall
@@ -116,14 +117,25 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Suspicious:
-    """Training pairs whose modalities disagree most, out of so many, and their scores by some measure."""
+    """What an audit says of the training pairs; see ``audit.Audit``.
+
+    Attributes:
+        pairs: the most suspicious pairs, the worst first.
+        scores: their suspicion.
+        random_better: share of random pairs that agree better than each of them.
+        of: number of pairs audited.
+        wrong_share: estimated share of wrong pairs.
+        wrong_share_ci: its 95% interval.
+        known_wrong: whether each is known to be wrong; empty where the truth is not known.
+    """
 
     pairs: Pairs
     scores: list[float]
+    random_better: list[float]
     of: int
-    measure: str
-    estimated_wrong_share: float | None = None
-    known_wrong: list[bool] = field(default_factory=list)
+    wrong_share: float
+    wrong_share_ci: tuple[float, float]
+    known_wrong: list[bool]
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
@@ -228,21 +240,21 @@ def projections(z: Mapping[str, Float32Array], *, seed: int = 0) -> list[Project
     return maps
 
 
-def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None) -> Suspicious:
-    """The complete training pairs (all, where there is no split) with the lowest cosine under the method."""
+def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None) -> Suspicious | None:
+    """The training pairs (all, where there is no split) that an audit finds most suspicious; too few: ``None``."""
     pairs = data if data.split is None else data.of_split("train")
-    heard = pairs.silence_as_missing()
-    pairs = pairs.take(np.flatnonzero(heard.complete()))
-    first, second = method.embed_pairs(pairs).values()
-    cosine = (first * second).sum(axis=1)
-    worst = np.argsort(cosine, kind="stable")[:SUSPICIOUS]
-    chosen = pairs.take(worst)
+    if int(pairs.silence_as_missing().complete().sum()) < MIN_PAIRS:
+        return None
+    found = audit(method, pairs, seed=method.config.seed)
+    worst = found.most_suspicious(SUSPICIOUS)
     return Suspicious(
-        chosen,
-        [float(score) for score in -cosine[worst]],
-        len(pairs),
-        "minus the cosine of the pair",
-        known_wrong=[] if known_wrong is None else [name in known_wrong for name in chosen.ids.tolist()],
+        pairs=pairs.take(worst),
+        scores=found.score[worst].tolist(),
+        random_better=found.random_better[worst].tolist(),
+        of=int((found.rank > 0).sum()),
+        wrong_share=found.wrong_share,
+        wrong_share_ci=found.wrong_share_ci,
+        known_wrong=[] if known_wrong is None else [name in known_wrong for name in pairs.ids[worst].tolist()],
     )
 
 

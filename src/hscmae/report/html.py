@@ -54,6 +54,7 @@ LOSSES = {
     "distill": ("distillation of the teacher", "loss (no unit)"),
     "contrastive": ("InfoNCE", "cross-entropy (nats)"),
 }
+CRITERIA = {"mutual_knn": "mutual k-NN agreement", "alignment_gap": "alignment gap"}
 METRICS = {
     "mAP": "mean average precision; a result is relevant if it shares a class with the query",
     "nDCG@10": "discounted gain of the first 10 results; the gain is the number of shared classes",
@@ -85,6 +86,7 @@ def write_report(
     media: Path | None = None,
     contenders: Sequence[Contender] = (),
     known_wrong: frozenset[bytes] | None = None,
+    title: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write one HTML page about a trained run.
@@ -98,10 +100,11 @@ def write_report(
         media: folder with the clips' media files, named by their ids.
         contenders: other methods' results on the same rows, to compare with.
         known_wrong: ids of pairs that are known to be wrong, where the truth is known.
+        title: the page's; the run's folder by default.
         overwrite: replace ``output``.
 
     Returns:
-        What was written: ``output``, ``bytes``, ``sections``, ``clips_with_media`` and, where evaluated, ``metrics``.
+        What was written: ``output``, ``bytes``, ``clips_with_media`` and, where evaluated, ``metrics``.
 
     Raises:
         InputError: ``output`` exists, the run or the file cannot be read, or nothing in ``media`` belongs to it.
@@ -121,7 +124,7 @@ def write_report(
         shown.add_media(media, pairs)
     inspection = None if file is None else inspect_file(file)
     page = {
-        "title": run.resolve().name,
+        "title": title or run.resolve().name,
         "config": config,
         "facts": _facts(config, found),
         "summary": None if inspection is None else _data(inspection),
@@ -286,11 +289,10 @@ def _training(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     criteria = []
     for key in names:
         if key.startswith("val/") and (drawn := lines(key, ["select"])):
-            name = key.removeprefix("val/").replace("_", " ")
+            name = key.removeprefix("val/")
+            name = CRITERIA.get(name, name)
             mark = None if chosen is None else (float(chosen), f"chosen: step {chosen}")
-            chart = plots.line_chart(
-                drawn, x_title="training step", y_title=f"{name} (no unit, higher is better)", mark_x=mark
-            )
+            chart = plots.line_chart(drawn, x_title="training step", y_title=f"{name} (no unit)", mark_x=mark)
             criteria.append((name, chart))
     rate = lines("lr", phases)
     return {
@@ -355,7 +357,7 @@ def _retrieval_plots(found: Retrieval) -> dict[str, Markup]:
         "curve": plots.line_chart(
             [*curves, chance],
             x_title="recall (share of relevant items found)",
-            y_title="precision (share of results that are relevant)",
+            y_title="precision (share that is relevant)",
             y_range=(0.0, 1.0),
         )
     }
@@ -379,7 +381,7 @@ def _retrieval_plots(found: Retrieval) -> dict[str, Markup]:
         found.confusion,
         row_title="class of the query",
         column_title=f"class among the first {TOP} results",
-        tip="queries with {row}: {share} of the first results carry {column}",
+        tip=lambda row, column, share: f"queries with {row}: {share} of the first results carry {column}",
     )
     return drawn
 

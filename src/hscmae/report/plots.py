@@ -7,7 +7,7 @@ a class (``s1``, ``s2``, ...) and no colour. What is said on hovering is in a ma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """
     if not high > low:
         return [low]
-    raw = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
+    least = (high - low) / (about + 1)
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= least * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(k * step, 12) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -206,7 +206,7 @@ def matrix(
     *,
     row_title: str,
     column_title: str,
-    tip: str,
+    tip: Callable[[str, str, str], str],
 ) -> Markup:
     """A square matrix of shares in [0, 1] as a heat map with its figures in per cent.
 
@@ -215,7 +215,7 @@ def matrix(
         shares: shape (n, n); NaN is left blank.
         row_title: what a row is.
         column_title: what a column is.
-        tip: what is said on hovering, with ``{row}``, ``{column}`` and ``{share}``.
+        tip: what is said on hovering, from the names of row and column, and the share in per cent.
     """
     n = len(names)
     short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
@@ -252,7 +252,7 @@ def matrix(
                     '<rect class="heat s1" x="{:.1f}" y="{:.1f}" width="{}" height="{}" fill-opacity="{:.3f}"/>'
                     '<text class="share{}" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text></g>'
                 ).format(
-                    tip.replace("{row}", names[i]).replace("{column}", names[j]).replace("{share}", said),
+                    tip(names[i], names[j], said),
                     *(x, y, CELL - 2, CELL - 2),
                     *(x, y, CELL - 2, CELL - 2, min(1.0, share) ** 0.8),
                     " over" if share > 0.55 else "",

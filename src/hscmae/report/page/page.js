@@ -67,7 +67,7 @@
     const clip = data.clips[key];
     place.replaceChildren();
     if (clip.image) {
-      const image = make("img", { src: clip.image, alt: `picture of ${clip.id}`, loading: "lazy" });
+      const image = make("img", { src: clip.image, alt: `picture of ${clip.id}`, decoding: "async" });
       image.classList.toggle("unused", uses === "audio");
       place.append(image);
     }
@@ -145,9 +145,9 @@
   }
 
   function ticks(low, high) {
-    const raw = (high - low) / 5 || 1;
-    const power = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw * 0.999);
+    const least = (high - low) / 6 || 1;
+    const power = 10 ** Math.floor(Math.log10(least));
+    const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= least * 0.999);
     const found = [];
     for (let k = Math.ceil(low / step); k * step <= high; k++) found.push(Number((k * step).toPrecision(6)));
     return found;
@@ -181,7 +181,7 @@
   function describe(i) {
     const clip = clipOf(i);
     const cosine = map.cosine[i];
-    return [clip.classes.join(", "), cosine === null ? "its pair is missing" : `cosine of sound and picture `.replace("sound and picture", map.modalities.map((m) => m.word).join(" and ")) + cosine.toFixed(2)].filter(Boolean);
+    return [clip.classes.join(", "), cosine === null ? "its pair is missing" : `cosine of ${map.modalities.map((m) => m.word).join(" and ")} ${cosine.toFixed(2)}`].filter(Boolean);
   }
 
   let kept = null;
