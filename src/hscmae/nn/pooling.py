@@ -30,7 +30,8 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Pool ``x`` (n, t, d) over the steps that ``valid`` (n, t) marks; vectors (n, d) are returned as they are.
 
-        A row without valid steps gives zeros. What the other steps hold never matters, as long as it is finite.
+        A row without valid steps gives zeros. What the other steps hold never matters, as long as it is finite. Products
+        are written out by element, so that autocast leaves them in float32.
         """
         if x.ndim == 2:
             return x
@@ -39,9 +40,9 @@ class Pooling(nn.Module):
         if self.how == "max":
             highest = x.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
             return torch.where(valid.any(1, keepdim=True), highest, 0.0)
-        scores = x.new_zeros(valid.shape) if self.score is None else x @ self.score / x.shape[2] ** 0.5
+        scores = x.new_zeros(valid.shape) if self.score is None else (x * self.score).sum(2) / x.shape[2] ** 0.5
         weights = scores.masked_fill(~valid, torch.finfo(x.dtype).min).softmax(1) * valid
-        return (weights[:, None] @ x)[:, 0]
+        return (weights[:, :, None] * x).sum(1)
 
 
 def hide_steps(valid: Tensor, ratio: float, noise: Noise, modality: str) -> Tensor:
