@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hscmae.data.inspect import Inspection
 from hscmae.data.table import Problem
+from hscmae.errors import printable
 
 CLASSES_SHOWN = 30
 BAR = 30
@@ -22,11 +23,6 @@ BAR = 30
 def console() -> Console:
     """Where results go: the terminal, or 120 columns where the output is a file or a pipe."""
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
-
-
-def plain(text: str) -> str:
-    """``text`` with what could steer a terminal shown as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def print_inspection(found: Inspection) -> None:
@@ -56,7 +52,7 @@ def _modalities(modalities: dict[str, dict[str, Any]]) -> Table:
     table = Table(title_justify="left")
     table.add_column("")
     for m in modalities:
-        table.add_column(plain(m), justify="right")
+        table.add_column(printable(m), justify="right")
 
     def row(name: str, text: Any) -> None:
         table.add_row(name, *(text(s) for s in modalities.values()))
@@ -86,7 +82,7 @@ def _print_classes(out: Console, labels: dict[str, Any]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, count in counts[:CLASSES_SHOWN]:
         table.add_row(
-            Text("  " + plain(name)),
+            Text("  " + printable(name)),
             Text(str(count), justify="right"),
             "█" * max(count > 0, round(BAR * count / largest)),
         )
@@ -125,4 +121,4 @@ def _print_problems(out: Console, title: str, colour: str, problems: list[Proble
 
 def _line(out: Console, text: str) -> None:
     """One line whatever the width."""
-    out.print(Text("\n".join(plain(part) for part in text.split("\n"))), soft_wrap=True)
+    out.print(Text("\n".join(printable(part) for part in text.split("\n"))), soft_wrap=True)

@@ -33,3 +33,12 @@ def describe_rows(rows: Sequence[int], limit: int = 5) -> str:
     shown = ", ".join(str(int(row)) for row in rows[:limit])
     rest = len(rows) - limit
     return f"row{'s' if len(rows) > 1 else ''} {shown}" + (f" and {rest} more" if rest > 0 else "")
+
+
+def printable(text: str) -> str:
+    r"""``text`` with what could steer a terminal, or that it cannot show, as escapes: names in files are untrusted.
+
+    >>> printable("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

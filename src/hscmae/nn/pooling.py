@@ -30,8 +30,8 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Pool ``x`` (n, t, d) over the steps that ``valid`` (n, t) marks; vectors (n, d) are returned as they are.
 
-        A row without valid steps gives zeros. What the other steps hold never matters, as long as it is finite. Products
-        are written out by element, so that autocast leaves them in float32.
+        A row without valid steps gives zeros. What the other steps hold never matters, as long as it is finite.
+        Products are written out by element, so that autocast leaves them in float32.
         """
         if x.ndim == 2:
             return x
