@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ class Done:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder, stages = tmp_path_factory.mktemp("work") / "demo", []
-    results = demo.run_demo(folder, clips=CLIPS, progress=lambda *stage: stages.append(stage))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "umap", None)  # which takes half a minute to start, where it is installed
+        results = demo.run_demo(folder, clips=CLIPS, progress=lambda *stage: stages.append(stage))
     return Done(folder, results, stages)
 
 

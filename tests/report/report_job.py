@@ -1,7 +1,11 @@
-"""A trained run and its features, made quickly: what the report's tests look at."""
+"""A trained run and its features, made quickly: what the report's tests look at.
+
+UMAP takes half a minute to start; where it is installed, these tests do without it.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +15,8 @@ from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.store import write_store
 from hscmae.methods import get_method
 from hscmae.runs import train_run
+
+sys.modules["umap"] = None  # type: ignore[assignment]
 
 QUICK = {
     "dim": 6,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +129,22 @@ def test_one_dimension_still_gives_a_map() -> None:
     pca = gather.projections({"a": np.ones((3, 1), np.float32), "b": -np.ones((3, 1), np.float32)})[0]
     assert pca.points["a"].shape == (3, 2)
     assert np.isfinite(pca.points["a"]).all()
+
+
+def test_umap_is_a_second_map_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Umap:
+        def __init__(self, **settings: object) -> None:
+            assert settings["metric"] == "cosine" and settings["random_state"] == 3
+
+        def fit_transform(self, x: np.ndarray) -> np.ndarray:
+            return x[:, :2].astype(np.float32)
+
+    z = {m: np.random.default_rng(i).normal(size=(40, 5)).astype(np.float32) for i, m in enumerate("ab")}
+    assert [p.name for p in gather.projections(z)] == ["PCA"]
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    maps = gather.projections(z, seed=3)
+    assert [p.name for p in maps] == ["PCA", "UMAP"]
+    assert maps[1].points["b"] == pytest.approx(z["b"][:, :2])
 
 
 def test_large_splits_are_sampled_for_the_map(fitted: Method, monkeypatch: pytest.MonkeyPatch) -> None:

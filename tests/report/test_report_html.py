@@ -129,7 +129,7 @@ def test_no_name_changes_the_page(
 
 
 @pytest.mark.long
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ids=st.lists(names | st.sampled_from(HOSTILE), min_size=1, max_size=5), classes=classes)
 def test_no_name_of_many_changes_the_page(
     job: Job, tmp_path_factory: pytest.TempPathFactory, ids: list[str], classes: list[str]

@@ -6,12 +6,13 @@ and which queries to show.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,13 @@ from hscmae.data.pairs import BoolArray, Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.evaluation.metrics import direction, evaluate_embeddings, per_class_ap, per_query, precision_recall
 from hscmae.evaluation.ranking import Float64Array
-from hscmae.extras import require
 from hscmae.methods.base import Float32Array, Method
 
 TOP = 10  # results that confusion looks at
 RESULTS = 6  # results shown for a query
 EXAMPLES = 3  # queries shown as the best, as typical and as the worst
 MAP_CLIPS = 1500
+UMAP_NEIGHBOURS = 15
 CLASSES = 20  # classes in the confusion matrix
 SUSPICIOUS = 24
 
@@ -232,12 +233,18 @@ def projections(z: Mapping[str, Float32Array], *, seed: int = 0) -> list[Project
     shares = [f"{share:.0%}" for share in (*variance[:2], 0.0, 0.0)]
     titles = f"first principal component ({shares[0]} of variance)", f"second ({shares[1]} of variance)"
     maps = [Projection("PCA", titles, _by_modality(flat, z))]
-    if importlib.util.find_spec("umap") is not None and len(joint) > 20:
-        umap = require("umap", "umap")
-        flat = umap.UMAP(n_neighbors=15, metric="cosine", random_state=seed, n_jobs=1).fit_transform(joint)
-        titles = "first UMAP coordinate (no unit)", "second UMAP coordinate (no unit)"
-        maps.append(Projection("UMAP", titles, _by_modality(np.asarray(flat, dtype=np.float64), z)))
+    if (umap := _umap()) is not None and len(joint) > 2 * UMAP_NEIGHBOURS:
+        model = umap.UMAP(n_neighbors=UMAP_NEIGHBOURS, metric="cosine", random_state=seed, n_jobs=1)
+        flat = np.asarray(model.fit_transform(joint), dtype=np.float64)
+        maps.append(Projection("UMAP", ("first UMAP coordinate (no unit)", "second (no unit)"), _by_modality(flat, z)))
     return maps
+
+
+def _umap() -> ModuleType | None:
+    try:
+        return importlib.import_module("umap")
+    except ImportError:
+        return None
 
 
 def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None) -> Suspicious | None:
