@@ -372,7 +372,10 @@ def report(
     from hscmae.report import write_report
 
     pairs = None if file is None else _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
-    written = write_report(run, output, file=file, pairs=pairs, split=split, media=media, overwrite=overwrite)
+    with _stage_progress(enabled=not as_json) as progress:
+        written = write_report(
+            run, output, file=file, pairs=pairs, split=split, media=media, overwrite=overwrite, progress=progress
+        )
     if as_json:
         _print_json(written)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from hscmae import __version__
@@ -25,7 +26,6 @@ from hscmae.config import Section
 from hscmae.data.inspect import Inspection, inspect_file
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
-from hscmae.extras import require
 from hscmae.files import write_atomic
 from hscmae.methods.base import Method
 from hscmae.report import media as media_files
@@ -88,6 +88,7 @@ def write_report(
     known_wrong: frozenset[bytes] | None = None,
     title: str | None = None,
     overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write one HTML page about a trained run.
 
@@ -102,6 +103,7 @@ def write_report(
         known_wrong: ids of pairs that are known to be wrong, where the truth is known.
         title: the page's; the run's folder by default.
         overwrite: replace ``output``.
+        progress: called with a stage's name, what is done and what there is.
 
     Returns:
         What was written: ``output``, ``bytes``, ``clips_with_media`` and, where evaluated, ``metrics``.
@@ -115,14 +117,24 @@ def write_report(
         )
     if media is not None and pairs is None:
         raise InputError("media are shown for the clips of a feature file: name it too")
+
+    def stage(done: int) -> None:
+        if progress is not None:
+            progress("write the report", done, 5)
+
+    stage(0)
     config = read_config(run)
     method = load_artifact(run)
-    found = None if pairs is None else retrieval(method, pairs, split=split, seed=int(config["settings"]["seed"]))
-    doubted = None if pairs is None else suspicious_pairs(method, pairs, known_wrong)
-    shown = _Shown(found, doubted)
-    if media is not None and pairs is not None:
-        shown.add_media(media, pairs)
     inspection = None if file is None else inspect_file(file)
+    stage(1)
+    found = None if pairs is None else retrieval(method, pairs, split=split, seed=int(config["settings"]["seed"]))
+    stage(2)
+    doubted = None if pairs is None else suspicious_pairs(method, pairs, known_wrong)
+    stage(3)
+    clips = {} if found is None else _shown(found, doubted)
+    if media is not None and pairs is not None:
+        _add_media(clips, media, pairs)
+    stage(4)
     page = {
         "title": title or run.resolve().name,
         "config": config,
@@ -133,36 +145,32 @@ def write_report(
         "metrics": None if found is None else _metrics(found.metrics),
         "comparison": _comparison(contenders),
         "retrieval": found,
-        "words": WORDS,
         "plots": {} if found is None else _retrieval_plots(found),
         "suspicious": doubted,
         "settings": _settings(method),
         "versions": _versions(config),
-        "clips": shown.clips,
-        "data": {"clips": shown.clips, "map": None if found is None else _map(found)},
-        "top": TOP,
+        "clips": clips,
+        "data": {"clips": clips, "map": None if found is None else _map(found)},
         "map_clips": MAP_CLIPS,
         "most_classes": CLASSES,
     }
     content = render(page)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, content)
+    stage(5)
     return {
         "output": str(output),
         "bytes": len(content),
-        "clips_with_media": sum("image" in clip or "sound" in clip for clip in shown.clips.values()),
+        "clips_with_media": sum("image" in clip or "sound" in clip for clip in clips.values()),
         **({} if found is None else {"metrics": found.metrics}),
     }
 
 
 def render(page: Mapping[str, Any]) -> bytes:
     """Fill the template; everything is escaped but charts, which are escaped as they are drawn."""
-    jinja = require("jinja2", "report")
     folder = files("hscmae.report") / "page"
     script, style = ((folder / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    environment = jinja.Environment(
-        autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["word"] = lambda modality: WORDS.get(modality, modality)
     environment.filters["text"] = lambda name: name.decode("utf-8", errors="replace")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -171,31 +179,30 @@ def render(page: Mapping[str, Any]) -> bytes:
     return html.encode("utf-8", errors="replace")
 
 
-class _Shown:
-    """The clips that the page speaks of, by key: ``t3`` is row 3 of the evaluated split, ``s3`` suspicious pair 3."""
+def _shown(found: Retrieval, doubted: Suspicious | None) -> dict[str, dict[str, Any]]:
+    """The clips that the page speaks of, the most important first: should the space for media run out, the map's lack.
 
-    def __init__(self, found: Retrieval | None, doubted: Suspicious | None) -> None:
-        self.clips: dict[str, dict[str, Any]] = {}
-        if found is not None:
-            examples = [row for way in found.ways for q in way.queries for row in (q.row, *(r.row for r in q.results))]
-            for row in dict.fromkeys([*examples, *found.map_rows.tolist()]):
-                entry = _clip(found.pairs, row)
-                entry["silent"] = [WORDS.get(m, m) for m, mask in found.silent.items() if mask[row]]
-                self.clips[f"t{row}"] = entry
-        if doubted is not None:
-            at = [key for key in self.clips if found and int(key[1:]) not in set(examples)]
-            later = {key: self.clips.pop(key) for key in at}  # media of the map come last, should the space run out
-            for row in range(len(doubted.pairs)):
-                self.clips[f"s{row}"] = _clip(doubted.pairs, row)
-            self.clips |= later
+    Keys: ``t3`` is row 3 of the evaluated split, ``s3`` is suspicious pair 3.
+    """
+    examples = [row for way in found.ways for q in way.queries for row in (q.row, *(r.row for r in q.results))]
+    clips = {f"t{row}": _clip(found.pairs, row) for row in examples}
+    if doubted is not None:
+        clips |= {f"s{row}": _clip(doubted.pairs, row) for row in range(len(doubted.pairs))}
+    for row in found.map_rows.tolist():
+        clips.setdefault(f"t{row}", _clip(found.pairs, row))
+    for key, clip in clips.items():
+        if key.startswith("t"):
+            clip["silent"] = [WORDS.get(m, m) for m, mask in found.silent.items() if mask[int(key[1:])]]
+    return clips
 
-    def add_media(self, folder: Path, pairs: Pairs) -> None:
-        known = media_files.clips_of(folder, pairs.ids.tolist())
-        keys = list(self.clips)
-        wanted = {i: known[name] for i, key in enumerate(keys) if (name := self.clips[key]["id"].encode()) in known}
-        for i, entry in media_files.embed_media(wanted).items():
-            peaks = entry.pop("peaks", None)
-            self.clips[keys[i]] |= entry | ({} if peaks is None else {"wave": plots.waveform(peaks)})
+
+def _add_media(clips: dict[str, dict[str, Any]], folder: Path, pairs: Pairs) -> None:
+    known = media_files.clips_of(folder, pairs.ids.tolist())
+    keys = list(clips)
+    wanted = {i: known[name] for i, key in enumerate(keys) if (name := clips[key]["id"].encode()) in known}
+    for i, entry in media_files.embed_media(wanted).items():
+        peaks = entry.pop("peaks", None)
+        clips[keys[i]] |= entry | ({} if peaks is None else {"wave": plots.waveform(peaks)})
 
 
 def _clip(pairs: Pairs, row: int) -> dict[str, Any]:
@@ -428,10 +435,14 @@ def _settings(method: Method) -> list[tuple[str, str, str, bool]]:
         if isinstance(value, Section):
             for leaf, inner in type(value).model_fields.items():
                 own = getattr(value, leaf)
-                rows.append((f"{name}.{leaf}", f"{own}", inner.description or "", own != getattr(usual, leaf)))
+                rows.append((f"{name}.{leaf}", _setting(own), inner.description or "", own != getattr(usual, leaf)))
         else:
-            rows.append((name, f"{value}", info.description or "", value != usual))
+            rows.append((name, _setting(value), info.description or "", value != usual))
     return rows
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _versions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
