@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -195,6 +196,25 @@ def test_whichever_write_flush_or_rename_fails_the_old_or_the_new_checkpoint_loa
             assert at > 4  # write, flush, sync, rename, sync of the folder have each failed once
             return
     raise AssertionError("no clean run")
+
+
+def test_a_disk_that_is_full_halfway_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    module, optimiser = small_state()
+    save_checkpoint(tmp_path, module, optimiser, {}, {"step": 1})
+    size = (tmp_path / NAME).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path, module, optimiser, {}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded[1] == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [NAME]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
