@@ -35,7 +35,7 @@ app = typer.Typer(
 Input = Annotated[Path, typer.Argument(metavar="FILE", help="Feature file or store.", show_default=False)]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained model.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
-DropBad = Annotated[bool, typer.Option("--drop-bad-rows", help="Leave out rows with NaN or infinite values.")]
+DropBad = Annotated[bool, typer.Option("--drop-bad-rows", help="Leave out rows with NaN, infinity or a repeated id.")]
 Holdout = Annotated[
     str | None,
     typer.Option(metavar="SPEC", help="Split for a file without one: id-hash:SHARE or tail:SHARE.", show_default=False),
@@ -356,7 +356,7 @@ def report(
     output: Annotated[Path, typer.Option(metavar="F.html", help="The page to write.", show_default=False)],
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="Feature file or store; without it: training alone.", show_default=False),
+        typer.Argument(metavar="FILE", help="Feature file or store; without it: training alone.", show_default=False),
     ] = None,
     media: Annotated[
         Path | None,
