@@ -141,7 +141,8 @@ def test_umap_is_a_second_map_where_it_is_installed(monkeypatch: pytest.MonkeyPa
 
     z = {m: np.random.default_rng(i).normal(size=(40, 5)).astype(np.float32) for i, m in enumerate("ab")}
     assert [p.name for p in gather.projections(z)] == ["PCA"]
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    for name in ("umap", "umap.umap_"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(UMAP=Umap))
     maps = gather.projections(z, seed=3)
     assert [p.name for p in maps] == ["PCA", "UMAP"]
     assert maps[1].points["b"] == pytest.approx(z["b"][:, :2])

@@ -231,6 +231,8 @@ def test_a_failure_leaves_no_page(job: Job, tmp_path: Path) -> None:
         report(job, tmp_path / "r.html", split="val")
     with pytest.raises(InputError, match="feature file"):
         write_report(job.run, tmp_path / "r.html", media=tmp_path)
+    with pytest.raises(InputError, match="no media files"):
+        report(job, tmp_path / "r.html", media=job.run)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -242,7 +242,7 @@ def projections(z: Mapping[str, Float32Array], *, seed: int = 0) -> list[Project
 
 def _umap() -> ModuleType | None:
     try:
-        return importlib.import_module("umap")
+        return importlib.import_module("umap.umap_")
     except ImportError:
         return None
 

@@ -26,6 +26,7 @@ from hscmae.config import Section
 from hscmae.data.inspect import Inspection, inspect_file
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
+from hscmae.extract.media import MediaClip
 from hscmae.files import write_atomic
 from hscmae.methods.base import Method
 from hscmae.report import media as media_files
@@ -117,6 +118,7 @@ def write_report(
         )
     if media is not None and pairs is None:
         raise InputError("media are shown for the clips of a feature file: name it too")
+    files_of = {} if media is None or pairs is None else media_files.clips_of(media, pairs.ids.tolist())
 
     def stage(done: int) -> None:
         if progress is not None:
@@ -132,8 +134,7 @@ def write_report(
     doubted = None if pairs is None else suspicious_pairs(method, pairs, known_wrong)
     stage(3)
     clips = {} if found is None else _shown(found, doubted)
-    if media is not None and pairs is not None:
-        _add_media(clips, media, pairs)
+    _add_media(clips, files_of)
     stage(4)
     page = {
         "title": title or run.resolve().name,
@@ -196,8 +197,7 @@ def _shown(found: Retrieval, doubted: Suspicious | None) -> dict[str, dict[str, 
     return clips
 
 
-def _add_media(clips: dict[str, dict[str, Any]], folder: Path, pairs: Pairs) -> None:
-    known = media_files.clips_of(folder, pairs.ids.tolist())
+def _add_media(clips: dict[str, dict[str, Any]], known: Mapping[bytes, MediaClip]) -> None:
     keys = list(clips)
     wanted = {i: known[name] for i, key in enumerate(keys) if (name := clips[key]["id"].encode()) in known}
     for i, entry in media_files.embed_media(wanted).items():
