@@ -31,7 +31,7 @@ Float64Array = npt.NDArray[np.float64]
 
 FOLDS, REPEATS = 8, 3
 CELL = 8  # clips that are always held out together, so that all their mutual pairings are
-MIN_PAIRS = 4 * CELL
+MIN_PAIRS = FOLDS * CELL
 LANDMARKS, RANK, FIT_ROWS = 2000, 300, 5000
 DIM, RIDGE, NEIGHBOURS, TAU = 64, 3.0, 50, 0.1
 MAX_CORRELATION = 0.999

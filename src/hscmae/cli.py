@@ -10,7 +10,6 @@ import json
 import logging
 import sys
 import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,8 +18,6 @@ import typer
 from hscmae.errors import InputError, RunError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from hscmae.data.pairs import Pairs
 
 app = typer.Typer(
@@ -129,9 +126,10 @@ def convert(
     """Feature files of any supported format to one store, or a file to .h5 or .npz."""
     from hscmae.data.convert import convert as convert_files
     from hscmae.data.store import interrupted_state
+    from hscmae.progress import stage_progress
 
     try:
-        with _stage_progress(enabled=not as_json) as progress:
+        with stage_progress(enabled=not as_json) as progress:
             rows = convert_files(
                 inputs,
                 output,
@@ -184,6 +182,7 @@ def train(
     from dataclasses import replace
 
     from hscmae.methods import get_method
+    from hscmae.progress import training_progress
     from hscmae.runs import settings_from, train_run
 
     settings = settings_from(config, set_ or [])
@@ -191,7 +190,7 @@ def train(
     pairs = _read(file, drop_bad_rows, holdout, exclude_ids)
     if split != "train":
         pairs = replace(pairs.of_split(split), split=None)
-    with _training_progress(enabled=not as_json) as progress:
+    with training_progress(enabled=not as_json) as progress:
         summary = train_run(
             model,
             pairs,
@@ -224,6 +223,7 @@ def evaluate(
 ) -> None:
     """Cross-modal retrieval metrics with 95% intervals."""
     from hscmae.artifact import load_artifact
+    from hscmae.console import print_metrics
     from hscmae.evaluation.protocol import evaluate as evaluate_method
 
     model = load_artifact(run)
@@ -232,7 +232,7 @@ def evaluate(
     if as_json:
         _print_json(metrics)
     else:
-        _print_metrics(metrics)
+        print_metrics(metrics)
 
 
 @app.command(epilog="Example: hscmae embed runs/ave AVE.h5 --output ave-embeddings --split test")
@@ -249,9 +249,10 @@ def embed(
     """Embed a file of any size, block by block, into a store in the same order."""
     from hscmae.artifact import load_artifact
     from hscmae.embedding import embed_file
+    from hscmae.progress import rows_progress
 
     model = load_artifact(run)
-    with _rows_progress("embed", enabled=not as_json) as progress:
+    with rows_progress("embed", enabled=not as_json) as progress:
         rows = embed_file(
             model,
             file,
@@ -322,8 +323,9 @@ def demo(
 ) -> None:
     """Offline, from nothing: make media files, extract, train, compare with baselines, write a report."""
     from hscmae.demo.run import run_demo
+    from hscmae.progress import stage_progress
 
-    with _stage_progress(enabled=not as_json) as progress:
+    with stage_progress(enabled=not as_json) as progress:
         results = run_demo(output, clips=clips, seed=seed, overwrite=overwrite, progress=progress)
     if as_json:
         _print_json({"results": [{"method": r.method, **r.metrics} for r in results]})
@@ -369,10 +371,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page about a run: data, training, metrics, a map, examples to see and hear."""
+    from hscmae.progress import stage_progress
     from hscmae.report import write_report
 
     pairs = None if file is None else _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
-    with _stage_progress(enabled=not as_json) as progress:
+    with stage_progress(enabled=not as_json) as progress:
         written = write_report(
             run, output, file=file, pairs=pairs, split=split, media=media, overwrite=overwrite, progress=progress
         )
@@ -408,100 +411,6 @@ def _recorded_holdout(run: Path) -> str | None:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, allow_nan=False))
-
-
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    directions = [key.removesuffix("/R@1") for key in metrics if key.endswith("/R@1")]
-    names = [key.removeprefix("avg/") for key in metrics if key.startswith("avg/") and not key.endswith("_ci")]
-    table = Table(title=f"split {metrics['split']}, {metrics['n_queries']} queries", title_justify="left")
-    table.add_column("")
-    for direction in directions:
-        table.add_column(direction, justify="right")
-    for name in names:
-        table.add_row(name, *(_figure(metrics, f"{direction}/{name}") for direction in directions))
-    if metrics.get("chance/mAP") is not None:
-        table.add_row("mAP by chance", *("" for _ in directions[:-1]), f"{metrics['chance/mAP']:.3f}")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _figure(metrics: dict[str, Any], key: str) -> str:
-    value = metrics.get(key)
-    if value is None:
-        return "-"
-    text = f"{value:.3f}" if isinstance(value, float) and value < 1 else f"{value:g}"
-    interval = metrics.get(f"{key}_ci")
-    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and value < 1 else text
-
-
-@contextmanager
-def _training_progress(*, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """A bar with losses, learned weights, the validation criterion and the time left."""
-    if not enabled:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(record: dict[str, Any]) -> None:
-            phase = record["phase"]
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=record["steps"], figures="")
-            losses = {k.removeprefix("loss/"): v for k, v in record.items() if k.startswith("loss/")}
-            text = " ".join(
-                f"{name} {value:.3f}" + (f"×{record[f'weight/{name}']:.2f}" if f"weight/{name}" in record else "")
-                for name, value in losses.items()
-            )
-            text += "".join(f"  {k.removeprefix('val/')} {v:.4f}" for k, v in record.items() if k.startswith("val/"))
-            bars.update(tasks[phase], completed=record["step"], figures=text)
-
-        yield show
-
-
-@contextmanager
-def _stage_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage of a job: called with the stage, what is done and what there is."""
-    if not enabled:
-        yield lambda stage, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
-
-        yield show
-
-
-@contextmanager
-def _rows_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar over rows: called with rows done and, where known, rows in all."""
-    if not enabled:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What verbs print for people rather than programs: an inspected file as tables, bars and lines.
+"""What verbs print for people rather than programs: metrics as a table, an inspected file as tables, bars and lines.
 
 Text from files is untrusted: it is printed without markup and without control characters.
 """
@@ -23,6 +23,30 @@ BAR = 30
 def console() -> Console:
     """Where results go: the terminal, or 120 columns where the output is a file or a pipe."""
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Retrieval metrics of every direction as a table, with their intervals."""
+    directions = [key.removesuffix("/R@1") for key in metrics if key.endswith("/R@1")]
+    names = [key.removeprefix("avg/") for key in metrics if key.startswith("avg/") and not key.endswith("_ci")]
+    table = Table(title=f"split {metrics['split']}, {metrics['n_queries']} queries", title_justify="left")
+    table.add_column("")
+    for direction in directions:
+        table.add_column(direction, justify="right")
+    for name in names:
+        table.add_row(name, *(_figure(metrics, f"{direction}/{name}") for direction in directions))
+    if metrics.get("chance/mAP") is not None:
+        table.add_row("mAP by chance", *("" for _ in directions[:-1]), f"{metrics['chance/mAP']:.3f}")
+    console().print(table)
+
+
+def _figure(metrics: dict[str, Any], key: str) -> str:
+    value = metrics.get(key)
+    if value is None:
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) and value < 1 else f"{value:g}"
+    interval = metrics.get(f"{key}_ci")
+    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and value < 1 else text
 
 
 def print_inspection(found: Inspection) -> None:

@@ -47,8 +47,11 @@ def evaluate(
         if pairs.dims[m] != dim:
             raise InputError(f"{pairs.source}: {m} has {pairs.dims[m]} dimensions, the model {dim}")
     chosen = "all" if pairs.split is None and split == "test" else split
-    pairs = pairs.of_split(chosen)
-    vectors = pool(pairs)
+    rows = pairs.rows_of(chosen)
+    whole = pool(pairs)
+    # A vector is known for silence by how many rows of the whole file share it, as in training.
+    silent = {m: whole.silent(m)[rows] for m in method.dims_}
+    pairs, vectors = pairs.of_split(chosen), whole.of_split(chosen)
     metrics = evaluate_embeddings(
         {
             m: method.embed(m, pairs.features[m], present=pairs.present[m], lengths=pairs.lengths.get(m))
@@ -56,7 +59,7 @@ def evaluate(
         },
         pairs.labels,
         present={m: vectors.present[m] for m in method.dims_},
-        silent={m: vectors.silent(m) for m in method.dims_},
+        silent=silent,
         bootstrap=bootstrap,
         seed=seed,
     )

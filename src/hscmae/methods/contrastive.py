@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hscmae.config import DeepConfig, Head, Section
+from hscmae.config import DeepConfig, Head, Section, Training
+from hscmae.config import Network as NetworkSettings
 from hscmae.losses.contrastive import infonce
 from hscmae.losses.weighting import LossWeights
 from hscmae.methods.deep import DeepMethod
@@ -21,12 +22,15 @@ from hscmae.training.loop import Objective
 class ContrastiveLoss(Section):
     """The contrastive loss."""
 
-    tau: float = Field(0.07, gt=0, description="temperature")
+    tau: float = Field(0.3, gt=0, description="temperature")
 
 
 class InfoNCEConfig(DeepConfig):
     """All settings of the InfoNCE dual encoder."""
 
+    # Tuned by held-out agreement, as HSC-MAE is: see docs/decisions.md.
+    network: NetworkSettings = NetworkSettings(dropout=0.7)
+    training: Training = Training(lr=3e-4)
     loss: ContrastiveLoss = ContrastiveLoss()
     head: Head = Head(final=False)
 

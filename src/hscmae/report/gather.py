@@ -171,7 +171,7 @@ def retrieval(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Retr
     chosen = "all" if data.split is None and split == "test" else split
     pairs = data.of_split(chosen)
     present = {m: pairs.present[m] for m in method.dims_}
-    z = {m: method.embed(m, pairs.features[m], present=present[m]) for m in method.dims_}
+    z = {m: method.embed(m, pairs.features[m], present=present[m], lengths=pairs.lengths.get(m)) for m in method.dims_}
     labels = pairs.labels
     silent = {m: data.silent(m)[data.rows_of(chosen)] for m in method.dims_}  # a vector is shared over all splits
     metrics = evaluate_embeddings(z, labels, present=present, silent=silent, seed=seed)
