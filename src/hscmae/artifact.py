@@ -94,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def load_artifact(folder: Path) -> Method:
+def load_artifact(folder: str | Path) -> Method:
     """The fitted method in ``folder``.
 
     Raises:
@@ -102,6 +102,7 @@ def load_artifact(folder: Path) -> Method:
     """
     from hscmae.methods import get_method
 
+    folder = Path(folder)
     config = read_config(folder)
     path = folder / WEIGHTS
     if not path.is_file():

@@ -58,6 +58,11 @@ class Features:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def complete_share(self) -> float:
+        """Share of the rows that have every modality; not 0, since a fit needs complete pairs."""
+        return float(torch.stack(list(self.present.values())).all(0).double().mean())
+
     def _read(self, modality: str, rows: np.ndarray) -> Tensor:
         x = self.scalers[modality].apply(self.pairs.features[modality][rows])
         x[~self.pairs.present[modality][rows]] = 0

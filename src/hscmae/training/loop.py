@@ -176,7 +176,8 @@ class Loop:
             self._measure(objective, measure, {"step": 0, "epoch": 0.0, "phase": phase})
         interval = max(1, self.planned // settings.evaluations)
         objective.steps = self.planned
-        batch_size = min(settings.batch_size, len(features))
+        # Rows that lack a modality come on top: a batch holds as many complete pairs as it would without them.
+        batch_size = min(round(settings.batch_size / features.complete_share), len(features))
         sums: dict[str, Tensor] = {}
         started = time.monotonic() - state.seconds
         while state.step < steps and not self._out_of_patience():
