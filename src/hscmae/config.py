@@ -110,7 +110,7 @@ class Head(Section):
 class Training(Section):
     """The optimiser, the batches, and the label-free choice of the number of steps."""
 
-    epochs: Positive = Field(30, description="passes over the training rows, where steps is 0")
+    epochs: Positive = Field(20, description="passes over the training rows, where steps is 0")
     steps: int = Field(0, ge=0, description="steps of a full run; 0: those of the epochs, at least 200")
     batch_size: Annotated[int, Field(ge=2)] = Field(512, description="complete pairs a step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
