@@ -146,12 +146,8 @@ def wrong_share(observed: Float64Array, random: Float64Array) -> float:
 
 
 def _comparable(method: Method, pairs: Pairs) -> Pairs:
-    missing = [m for m in method.dims_ if m not in pairs.features]
-    if missing:
-        raise InputError(f"{pairs.source}: has no {' and no '.join(missing)}, which the model was trained on")
-    for m, dim in method.dims_.items():
-        if pairs.dims[m] != dim:
-            raise InputError(f"{pairs.source}: {m} has {pairs.dims[m]} dimensions, the model {dim}")
+    method.require_modalities(pairs)
+    for m in method.dims_:
         finite = np.isfinite(pairs.features[m]).all(axis=1)
         bad = np.flatnonzero(~finite & pairs.present[m])
         if len(bad):

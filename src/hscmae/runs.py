@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from hscmae.errors import InputError
 from hscmae.extras import require
 from hscmae.methods.base import Method
 from hscmae.training.checkpoint import NAME as CHECKPOINT
+from hscmae.training.loop import Progress
 
-Progress = Callable[[dict[str, Any]], None]
 METRICS = "metrics.jsonl"
 
 

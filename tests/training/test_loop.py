@@ -185,6 +185,13 @@ def test_the_memory_over_all_training_rows_holds_each_row_in_its_place(pairs: Pa
     assert bool(memory.present.all())
 
 
+@pytest.mark.parametrize("rows", [8, 9, 16])
+def test_pairs_too_few_to_choose_by_are_all_trained_on(rows: int) -> None:
+    model = HSCMAE(**QUICK).fit({m: x[:rows] for m, x in make_pairs().features.items()})
+    assert model.summary_["chosen_step"] == 12
+    assert model.summary_["selection"] == []
+
+
 def test_steps_follow_the_epochs_and_the_rows() -> None:
     settings = Training(epochs=30, batch_size=512)
     assert settings.planned_steps(22_500) == 30 * 43

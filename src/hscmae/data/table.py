@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 # What libraries raise on damaged files. Their words help nobody who did not write the library, so the file is named.
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, OverflowError,
-    NotImplementedError, SyntaxError, zipfile.BadZipFile, zlib.error,
+    SyntaxError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from hscmae.data.pairs import Pairs
 from hscmae.data.pooling import pool
-from hscmae.errors import InputError
 from hscmae.evaluation.metrics import evaluate_embeddings
 
 if TYPE_CHECKING:
@@ -40,12 +39,7 @@ def evaluate(
         InputError: the data lacks one of the method's modalities, or has no such rows.
     """
     pairs = Pairs.of(data)
-    missing = [m for m in method.dims_ if m not in pairs.features]
-    if missing:
-        raise InputError(f"{pairs.source}: has no {' and no '.join(missing)}, which the model was trained on")
-    for m, dim in method.dims_.items():
-        if pairs.dims[m] != dim:
-            raise InputError(f"{pairs.source}: {m} has {pairs.dims[m]} dimensions, the model {dim}")
+    method.require_modalities(pairs)
     chosen = "all" if pairs.split is None and split == "test" else split
     rows = pairs.rows_of(chosen)
     whole = pool(pairs)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,10 +28,11 @@ from hscmae.data.pooling import How, pool, pool_steps
 from hscmae.data.scaling import Standardizer, fit_standardizer
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
-from hscmae.evaluation.selection import alignment_gap
+from hscmae.evaluation.selection import mutual_knn
+from hscmae.methods.closed_form import NEIGHBOURS
+from hscmae.training.loop import Progress
 
 Float32Array = npt.NDArray[np.float32]
-Progress = Callable[[dict[str, Any]], None]
 BLOCK = 8192
 WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
 
@@ -202,12 +203,12 @@ class Method(ABC):
         }
 
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
-        """Alignment gap on the complete pairs of ``data``: higher is better, no labels needed."""
+        """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
         pairs = Pairs.of(data)
         pairs = replace(pairs, present=pool(pairs).silence_as_missing().present)
         pairs = pairs.take(np.flatnonzero(pairs.complete()))
         first, second = self.embed_pairs(pairs).values()
-        return alignment_gap(first, second)
+        return mutual_knn(first, second, NEIGHBOURS)
 
     def save(self, folder: str | Path) -> None:
         """Write the artefact: ``model.safetensors``, ``config.json`` and a model card; see ``artifact``."""
@@ -243,6 +244,19 @@ class Method(ABC):
                     f"{where}: was trained with {dotted[name]}={before.get(name)!r}, not {value!r}; "
                     "leave the settings as they were, or use another output"
                 )
+
+    def require_modalities(self, pairs: Pairs) -> None:
+        """Refuse data that lacks one of the method's modalities, or has other dimensions.
+
+        Raises:
+            InputError: names the data and the modality.
+        """
+        missing = [m for m in self.dims_ if m not in pairs.features]
+        if missing:
+            raise InputError(f"{pairs.source}: has no {' and no '.join(missing)}, which the model was trained on")
+        for m, dim in self.dims_.items():
+            if pairs.dims[m] != dim:
+                raise InputError(f"{pairs.source}: {m} has {pairs.dims[m]} dimensions, the model {dim}")
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "dims_"):
@@ -291,17 +305,6 @@ class Method(ABC):
     @abstractmethod
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``_tensors`` gave."""
-
-
-def parameters_help(method: type[Method]) -> str:
-    """A line per setting: its name, default and meaning."""
-    config = method.Config()
-    lines = []
-    for flat, dotted in dotted_names(method.Config).items():
-        section, _, leaf = dotted.rpartition(".")
-        owner = type(getattr(config, section)) if section else method.Config
-        lines.append(f"{dotted} = {flatten(config)[flat]!r}: {owner.model_fields[leaf].description}")
-    return "\n".join(lines)
 
 
 def _require_finite(

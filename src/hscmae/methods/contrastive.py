@@ -13,7 +13,7 @@ from hscmae.config import Network as NetworkSettings
 from hscmae.losses.contrastive import infonce
 from hscmae.losses.weighting import LossWeights
 from hscmae.methods.deep import DeepMethod
-from hscmae.nn.network import Network, build_network
+from hscmae.nn.network import Network
 from hscmae.streams import Noise
 from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Objective
@@ -65,19 +65,7 @@ class InfoNCE(DeepMethod):
     config: InfoNCEConfig
 
     def _network(self) -> Network:
-        n = self.config.network
-        return build_network(
-            self.dims_,
-            self.config.dim,
-            self.config.seed,
-            width=n.width,
-            depth=n.depth,
-            decoder_depth=0,
-            dropout=n.dropout,
-            scale=1.0,
-            canonical=False,
-            pooling=self.config.pooling,
-        )
+        return self._towers()
 
     def _build(self, features: Features, prepared: dict[str, Any]) -> InfoNCEObjective:
         return InfoNCEObjective(self.config, self._network()).to(features.device)

@@ -19,14 +19,15 @@ from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import alignment_gap, mutual_knn
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
-from hscmae.methods.base import Method, Progress
+from hscmae.methods.base import Method
 from hscmae.methods.closed_form import NEIGHBOURS
-from hscmae.nn.network import Network
+from hscmae.nn.network import Network, build_network
 from hscmae.streams import generator
 from hscmae.training.features import Features
-from hscmae.training.loop import Loop, Objective
+from hscmae.training.loop import Loop, Objective, Progress
 
 HEAD_ROWS = 16_384
+MIN_HELD_OUT = 3
 
 
 class DeepMethod(Method):
@@ -47,6 +48,22 @@ class DeepMethod(Method):
     @abstractmethod
     def _network(self) -> Network:
         """An untrained network of the fitted dimensions, to load weights into."""
+
+    def _towers(self, *, decoder_depth: int = 0, scale: float = 1.0, canonical: bool = False) -> Network:
+        """A network of the fitted dimensions and the configured encoders, its weights drawn from the seed."""
+        n = self.config.network
+        return build_network(
+            self.dims_,
+            self.config.dim,
+            self.config.seed,
+            width=n.width,
+            depth=n.depth,
+            decoder_depth=decoder_depth,
+            dropout=n.dropout,
+            scale=scale,
+            canonical=canonical,
+            pooling=self.config.pooling,
+        )
 
     @abstractmethod
     def _trained(self, objective: Objective) -> Network:
@@ -109,13 +126,16 @@ class DeepMethod(Method):
 
     def _cut(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Rows to fit on and rows to choose by: the data's own validation rows, or a share of the training rows."""
+        share, complete = self.config.training.validation_share, pairs.complete()
+        fit, validation = rows, rows[:0]
         if pairs.split is not None and np.any(pairs.split == b"val"):
-            return rows, pairs.rows_of("val")
-        share = self.config.training.validation_share
-        if not share:
-            return rows, rows[:0]
-        fit, validation = validation_rows(pairs.ids[rows], share, self.config.seed)
-        return rows[fit], rows[validation]
+            validation = pairs.rows_of("val")
+        elif share:
+            kept, held_out = validation_rows(pairs.ids[rows], share, self.config.seed)
+            fit, validation = rows[kept], rows[held_out]
+        if complete[validation].sum() < MIN_HELD_OUT:  # nothing to choose by: all rows train, for all planned steps
+            return np.union1d(fit, validation), rows[:0]
+        return fit, validation
 
     def _identity(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Any]:
         # What a resumed run must share with the run that it goes on from.

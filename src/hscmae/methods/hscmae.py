@@ -28,7 +28,7 @@ from hscmae.methods.deep import DeepMethod
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
 from hscmae.nn.masking import mask_values
 from hscmae.nn.memory import Memory
-from hscmae.nn.network import Network, build_network
+from hscmae.nn.network import Network
 from hscmae.nn.pooling import hide_steps
 from hscmae.streams import Noise, generator
 from hscmae.training.features import Batch, Features
@@ -216,18 +216,7 @@ class HSCMAE(DeepMethod):
 
     def _network(self) -> Network:
         n, warm = self.config.network, self.config.warm_start.kind != "none"
-        return build_network(
-            self.dims_,
-            self.config.dim,
-            self.config.seed,
-            width=n.width,
-            depth=n.depth,
-            decoder_depth=n.decoder_depth,
-            dropout=n.dropout,
-            scale=n.branch_scale if warm else 1.0,
-            canonical=warm,
-            pooling=self.config.pooling,
-        )
+        return self._towers(decoder_depth=n.decoder_depth, scale=n.branch_scale if warm else 1.0, canonical=warm)
 
     @property
     def _keeps_steps(self) -> bool:

@@ -15,10 +15,11 @@ from hscmae.config import LinearConfig, Positive
 from hscmae.data.pairs import Pairs
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
-from hscmae.methods.base import Method, Progress
+from hscmae.methods.base import Method
 from hscmae.methods.closed_form import choose_ridge
 from hscmae.streams import generator
 from hscmae.training.features import Batch, Features
+from hscmae.training.loop import Progress
 
 
 class LinearMethod(Method):

@@ -165,9 +165,7 @@ def retrieval(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Retr
     Raises:
         InputError: the data lacks one of the method's modalities, or has no such rows.
     """
-    missing = [m for m in method.dims_ if m not in data.features]
-    if missing:
-        raise InputError(f"{data.source}: has no {' and no '.join(missing)}, which the model was trained on")
+    method.require_modalities(data)
     chosen = "all" if data.split is None and split == "test" else split
     pairs = data.of_split(chosen)
     present = {m: pairs.present[m] for m in method.dims_}

@@ -1,8 +1,9 @@
 """The training loop: optimise, log, measure, stop, checkpoint, resume.
 
-A run has two phases. *Select* trains on the fit part and measures a label-free criterion on held-out pairs; the
-best-measured step is chosen. *Refit* trains anew on all training rows for that many steps. Every random draw is keyed
-by (seed, purpose, step), so a checkpoint needs no generator states and a resumed run repeats the run never killed.
+A run has two phases. *Select* trains on the fit part and measures a label-free criterion on held-out pairs; the last
+step that it cannot tell from the best is chosen. *Refit* trains anew on all training rows for that many steps. Every
+random draw is keyed by (seed, purpose, step), so a checkpoint needs no generator states and a resumed run repeats the
+run never killed.
 """
 
 from __future__ import annotations
