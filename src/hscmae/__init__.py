@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hscmae.data.synthetic import synthetic_pairs
     from hscmae.errors import HscmaeError, InputError, RunError
     from hscmae.evaluation.protocol import evaluate
-    from hscmae.methods import CCA, HSCMAE, InfoNCE, Random, RidgeCCA, SmoothedCCA
+    from hscmae.methods import CCA, HSCMAE, PCA, PLS, InfoNCE, Random, RidgeCCA, SmoothedCCA
 
 # Imported on first use, so that `hscmae --help` does not wait for torch.
 _HOME = {
@@ -34,6 +34,8 @@ _HOME = {
     "InfoNCE": "hscmae.methods",
     "InputError": "hscmae.errors",
     "Labels": "hscmae.data.pairs",
+    "PCA": "hscmae.methods",
+    "PLS": "hscmae.methods",
     "Pairs": "hscmae.data.pairs",
     "Random": "hscmae.methods",
     "RidgeCCA": "hscmae.methods",
@@ -50,6 +52,8 @@ _HOME = {
 __all__ = [
     "CCA",
     "HSCMAE",
+    "PCA",
+    "PLS",
     "HscmaeError",
     "InfoNCE",
     "InputError",

@@ -80,12 +80,13 @@ def test_test_rows_change_nothing(name: str, pairs: Pairs) -> None:
 
 
 def test_finds_pairs_better_than_chance(name: str) -> None:
-    data = make_pairs(300)
-    results = [
-        hscmae.evaluate(quick(name, seed=s).fit(data), data, bootstrap=0) for s in range(8 if name == "random" else 1)
-    ]
+    unaligned = name in ("random", "pca")
+    results = []
+    for seed in range(8 if unaligned else 1):
+        data = make_pairs(300, seed=seed)
+        results.append(hscmae.evaluate(quick(name, seed=seed).fit(data), data, bootstrap=0))
     gain = np.mean([metrics["avg/mAP"] - metrics["chance/mAP"] for metrics in results])
-    assert abs(gain) < 0.08 if name == "random" else gain > 0.1
+    assert abs(gain) < 0.08 if unaligned else gain > 0.1
 
 
 def test_saving_and_loading_gives_the_same_embeddings(name: str, pairs: Pairs, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from hscmae.errors import InputError
 from hscmae.methods.base import Method
 from hscmae.methods.contrastive import InfoNCE
 from hscmae.methods.hscmae import HSCMAE
-from hscmae.methods.linear import CCA, Random, RidgeCCA, SmoothedCCA
+from hscmae.methods.linear import CCA, PCA, PLS, Random, RidgeCCA, SmoothedCCA
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Random, CCA, RidgeCCA, SmoothedCCA, InfoNCE, HSCMAE)
+    method.name: method for method in (Random, PCA, PLS, CCA, RidgeCCA, SmoothedCCA, InfoNCE, HSCMAE)
 }
 
 
@@ -22,4 +22,16 @@ def get_method(name: str) -> type[Method]:
     return METHODS[name]
 
 
-__all__ = ["CCA", "HSCMAE", "METHODS", "InfoNCE", "Method", "Random", "RidgeCCA", "SmoothedCCA", "get_method"]
+__all__ = [
+    "CCA",
+    "HSCMAE",
+    "METHODS",
+    "PCA",
+    "PLS",
+    "InfoNCE",
+    "Method",
+    "Random",
+    "RidgeCCA",
+    "SmoothedCCA",
+    "get_method",
+]

@@ -1,4 +1,4 @@
-"""Closed-form methods: random projection, CCA, ridge CCA and neighbourhood-smoothed CCA."""
+"""Closed-form methods: random projection, PCA, PLS, CCA, ridge CCA and neighbourhood-smoothed CCA."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -70,6 +71,54 @@ class Random(LinearMethod):
             source = generator(self.config.seed, f"projection/{m}")
             weight[m] = torch.randn(x.shape[1], self.config.dim, generator=source) / x.shape[1] ** 0.5
         return CanonicalMaps({m: x.mean(0) for m, x in training.x.items()}, weight, torch.zeros(self.config.dim))
+
+
+class PCAConfig(LinearConfig):
+    """Settings of PCA."""
+
+
+class PCA(LinearMethod):
+    """Principal components of each modality (Pearson 1901): nothing aligns the two, so retrieval is near chance."""
+
+    name = "pca"
+    Config = PCAConfig
+
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        moments = covariances(training.x, training.present)
+        weight = {}
+        for m, within in moments.within.items():
+            axes = torch.linalg.eigh(within).eigenvectors.flip(1)[:, : self.config.dim]
+            # An eigenvector's sign is arbitrary; scikit-learn's rule makes the largest loading positive.
+            largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+            weight[m] = F.pad(axes * largest.sign(), (0, self.config.dim - axes.shape[1]))
+        return CanonicalMaps(moments.mean, weight, torch.zeros(self.config.dim))
+
+
+class PLSConfig(LinearConfig):
+    """Settings of PLS."""
+
+    scale: bool = Field(True, description="weigh each direction by its covariance")
+
+
+class PLS(LinearMethod):
+    r"""Partial least squares by SVD (Bookstein's PLS-SVD; Wegelin 2000): directions of largest covariance.
+
+    :math:`C_{12} = U S V^\top`; the maps are :math:`U` and :math:`V`, times :math:`S` where scaled: ridge CCA as its
+    ridge goes to infinity, so there is nothing to tune.
+    """
+
+    name = "pls"
+    Config = PLSConfig
+    config: PLSConfig
+
+    def _solve(self, training: Batch) -> CanonicalMaps:
+        moments, dim = covariances(training.x, training.present), self.config.dim
+        u, s, vt = torch.linalg.svd(moments.cross, full_matrices=False)
+        gain = s[:dim] / s[0].clamp(min=torch.finfo(s.dtype).tiny) if self.config.scale else torch.ones_like(s[:dim])
+        missing = (0, dim - len(gain))
+        first, second = moments.within
+        weight = {first: F.pad(u[:, :dim] * gain, missing), second: F.pad(vt[:dim].T * gain, missing)}
+        return CanonicalMaps(moments.mean, weight, F.pad(s[:dim], missing))
 
 
 class CCAConfig(LinearConfig):
