@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +21,8 @@ from hscmae.errors import InputError, RunError, printable
 
 if TYPE_CHECKING:
     from hscmae.data.pairs import Pairs
+
+ONLY_TRAIN = "only train works in several processes: start the other verbs without torchrun"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,37 +47,45 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
+        from hscmae.training.distributed import run_as_one
+
+        return run_as_one(lambda: _run(given) if "train" in given[:1] else _failed(ONLY_TRAIN, 2, False))
+    code, say = _run(given)
+    say()
+    return code
+
+
+def _run(arguments: list[str]) -> tuple[int, Callable[[], None]]:
+    """The exit code, and what is to be said about it."""
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     try:
         code = app(arguments, standalone_mode=False)
-        return int(code or 0)
+        return int(code or 0), lambda: None
     except KeyboardInterrupt:
-        return _fail("interrupted", 130, debug)
+        return _failed("interrupted", 130, debug)
     except InputError as error:
-        return _fail(str(error), 2, debug)
+        return _failed(str(error), 2, debug)
     except RunError as error:
-        return _fail(str(error), 1, debug)
+        return _failed(str(error), 1, debug)
     except typer.Abort:
-        return _fail("interrupted", 130, debug)
+        return _failed("interrupted", 130, debug)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # usage errors of the option parser
-            error.show()
-            return int(error.exit_code)
+            return int(error.exit_code), error.show
         if isinstance(error, BrokenPipeError):
-            return 1
+            return 1, lambda: None
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = "" if isinstance(error, OSError) else f"unexpected {type(error).__name__}: "
-        return _fail(f"{kind}{what}{'' if debug else ' (--debug shows where)'}", 1, debug)
+        return _failed(f"{kind}{what}{'' if debug else ' (--debug shows where)'}", 1, debug)
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    sys.stderr.write(f"error: {printable(' '.join(message.split()))}\n")
-    return code
+def _failed(message: str, code: int, debug: bool) -> tuple[int, Callable[[], None]]:
+    where = traceback.format_exc() if debug else ""
+    return code, lambda: print(f"{where}error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 @app.command(epilog="Example: hscmae inspect AVE.h5 --against published/AVE.h5")
@@ -151,7 +163,10 @@ def convert(
         typer.echo(f"{output}: {rows} rows")
 
 
-@app.command(epilog="Example: hscmae train AVE.h5 --output runs/ave --set affinity.k=30 --seed 1")
+@app.command(
+    epilog="Example: hscmae train AVE.h5 --output runs/ave --set affinity.k=30 --seed 1\n\n"
+    "In several processes: torchrun --nproc-per-node 4 -m hscmae train AVE.h5 --output runs/ave"
+)
 def train(
     file: Input,
     output: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.", show_default=False)],
@@ -173,7 +188,9 @@ def train(
     ] = None,
     split: Split = "train",
     holdout: Holdout = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads a process; all by default.", show_default=False)
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
     drop_bad_rows: DropBad = False,
     as_json: Json = False,

@@ -17,6 +17,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.errors import InputError
 from hscmae.extras import require
 from hscmae.methods.base import Method
+from hscmae.training import distributed
 from hscmae.training.checkpoint import NAME as CHECKPOINT
 from hscmae.training.loop import Progress
 
@@ -70,7 +71,7 @@ def train_run(
     data: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train ``method`` into the folder ``run``.
+    """Train ``method`` into the folder ``run``; of several processes the first alone writes to it.
 
     Args:
         method: not yet fitted.
@@ -78,7 +79,7 @@ def train_run(
         run: holds the artefact, ``metrics.jsonl`` and the checkpoint.
         resume: go on from the checkpoint in ``run``; a finished run is left as it is.
         overwrite: replace a run that is there.
-        threads: CPU threads; a resumed run takes those it began with.
+        threads: CPU threads of each process; a run resumed by as many processes takes those it began with.
         tensorboard: write ``run/tensorboard`` too (extra ``tensorboard``).
         data: what to record about the data in ``config.json``.
         progress: called with each logged record.
@@ -89,26 +90,36 @@ def train_run(
     Raises:
         InputError: ``run`` exists and neither ``resume`` nor ``overwrite`` is set, or was trained with other settings.
     """
+    writes = distributed.is_first()
+    new, finished = distributed.first_of(_enter(run, method, resume, overwrite) if writes else (False, None))
+    if finished is not None:
+        return finished
+    if threads is not None:
+        torch.set_num_threads(threads)
+    show = _with_tensorboard(run, progress) if tensorboard and writes else progress
+    try:
+        method.fit(pairs, run=run, resume=resume, progress=show)
+    except BaseException:
+        if writes and new and not (run / CHECKPOINT).exists() and not (run / METRICS).exists():
+            shutil.rmtree(run, ignore_errors=True)
+        raise
+    if writes:
+        save_artifact(method, run, data)
+    return method.summary_
+
+
+def _enter(run: Path, method: Method, resume: bool, overwrite: bool) -> tuple[bool, dict[str, Any] | None]:
+    """Whether the run's folder is new, and what training found out where it has finished before."""
     if resume and is_artifact(run):
         _require_same_settings(run, method)
-        return dict(read_config(run)["training"])
+        return False, dict(read_config(run)["training"])
     if run.exists() and not resume:
         if not overwrite:
             raise InputError(f"{run}: exists already; --resume goes on with it, --overwrite replaces it")
         _remove_run(run)
-    if threads is not None:
-        torch.set_num_threads(threads)
     new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
-    show = _with_tensorboard(run, progress) if tensorboard else progress
-    try:
-        method.fit(pairs, run=run, resume=resume, progress=show)
-    except BaseException:
-        if new and not (run / CHECKPOINT).exists() and not (run / METRICS).exists():
-            shutil.rmtree(run, ignore_errors=True)
-        raise
-    save_artifact(method, run, data)
-    return method.summary_
+    return new, None
 
 
 def _require_same_settings(run: Path, method: Method) -> None:

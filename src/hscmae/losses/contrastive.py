@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,8 @@ def affinity_infonce(
     mask_pair: bool = False,
     query_valid: Tensor | None = None,
     key_valid: Tensor | None = None,
+    first: int = 0,
+    total: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
     r"""InfoNCE with soft positives, one direction. Minimised; at least 0 for every row.
 
@@ -26,7 +30,7 @@ def affinity_infonce(
         L = -\frac{1}{n}\sum_{ij} W'_{ij} \log \frac{\exp(q_i \cdot k_j / \tau)}{\sum_l \exp(q_i \cdot k_l / \tau)},
         \qquad W' = (1 - p) W + p I
 
-    Key ``i`` for ``i < n`` is query ``i``'s own pair. It is a negative (``pair_share`` 0), a positive of weight
+    Key ``first + i`` for ``i < n`` is query ``i``'s own pair. It is a negative (``pair_share`` 0), a positive of weight
     ``pair_share``, or, with ``mask_pair``, left out of the denominator: three different methods. A row without
     neighbours keeps only its own pair's share; with none of either it takes no part in the mean.
 
@@ -39,6 +43,8 @@ def affinity_infonce(
         mask_pair: take a sample's own pair out of the denominator; needs ``pair_share`` 0.
         query_valid: rows whose query exists, shape (n,), bool.
         key_valid: keys that exist, shape (m,), bool; the others are neither positive nor negative.
+        first: the key that is the first query's pair, where the queries are one process's share of a global batch.
+        total: sums over processes what is summed over their queries.
 
     Raises:
         ValueError: ``mask_pair`` together with a positive ``pair_share``.
@@ -50,7 +56,8 @@ def affinity_infonce(
         raise ValueError("a pair that is left out of the denominator cannot have a share: set pair_share to 0")
     n, m = len(query), len(keys)
     logits = F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T / tau
-    own = torch.arange(n, device=query.device)
+    row = torch.arange(n, device=query.device)
+    own = row + first
     if key_valid is None:
         key_valid = torch.ones(m, dtype=torch.bool, device=query.device)
     compared = logits.masked_fill(~key_valid, -torch.inf)
@@ -59,9 +66,9 @@ def affinity_infonce(
     log_sum = compared.logsumexp(1)
 
     soft = neighbours.restricted_to(key_valid)
-    pair_weight = pair_share * key_valid[:n].to(logits.dtype)
+    pair_weight = pair_share * key_valid[own].to(logits.dtype)
     soft_weight = (1 - pair_share) * soft.weight
-    attraction = (soft_weight * logits.gather(1, soft.index)).sum(1) + pair_weight * logits[own, own]
+    attraction = (soft_weight * logits.gather(1, soft.index)).sum(1) + pair_weight * logits[row, own]
     mass = soft_weight.sum(1) + pair_weight
     takes_part = mass > 0
     if query_valid is not None:
@@ -69,7 +76,8 @@ def affinity_infonce(
     # ``where`` on the inputs, not the product: a row without any key has an infinite log-sum.
     per_row = torch.where(takes_part, mass * torch.where(takes_part, log_sum, 0.0) - attraction, 0.0)
     mass = torch.where(takes_part, mass, 0.0)
-    return per_row.sum() / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
+    sums = total(torch.stack([per_row.sum(), mass.sum()]))
+    return sums[0] / sums[1].clamp(min=torch.finfo(mass.dtype).tiny)
 
 
 def infonce(z1: Tensor, z2: Tensor, *, tau: float = 0.07, valid: Tensor | None = None) -> Tensor:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def cosine_distillation(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+def cosine_distillation(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    *,
+    total: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Tensor:
     r"""Mean cosine distance :math:`1 - \cos(s_i, t_i)`; minimised, in [0, 2]. Needs common coordinates.
 
     Args:
         student: masked embeddings, shape (n, dim).
         teacher: clean embeddings of the same rows, shape (n, dim).
         valid: rows that exist, shape (n,), bool.
+        total: sums over processes what is summed over their rows.
     """
     distance = 1 - F.cosine_similarity(student, teacher, dim=1)
     if valid is None:
-        return distance.mean()
-    return torch.where(valid, distance, 0.0).sum() / valid.sum().clamp(min=1)
+        valid = torch.ones_like(distance, dtype=torch.bool)
+    sums = total(torch.stack([torch.where(valid, distance, 0.0).sum(), valid.sum().to(distance.dtype)]))
+    return sums[0] / sums[1].clamp(min=1)
 
 
-def relational_distillation(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+def relational_distillation(
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None = None,
+    *,
+    rows: slice = slice(None),
+    total: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Tensor:
     r"""Mean squared difference of the two cosine affinity matrices off the diagonal; minimised, in [0, 4].
 
     .. math:: L = \frac{1}{n(n - 1)}\sum_{i \ne j} \left(\cos(s_i, s_j) - \cos(t_i, t_j)\right)^2
@@ -32,10 +49,14 @@ def relational_distillation(student: Tensor, teacher: Tensor, valid: Tensor | No
         student: masked embeddings, shape (n, dim).
         teacher: clean embeddings of the same rows, shape (n, dim').
         valid: rows that exist, shape (n,), bool.
+        rows: those of one process, where several share the work.
+        total: sums over processes what is summed over their rows.
     """
     s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
-    difference = (s @ s.T - t @ t.T).square()
-    off_diagonal = ~torch.eye(len(s), dtype=torch.bool, device=s.device)
+    difference = (s[rows] @ s.T - t[rows] @ t.T).square()
+    place = torch.arange(len(s), device=s.device)
+    off_diagonal = place[rows, None] != place
     if valid is not None:
-        off_diagonal = off_diagonal & valid[:, None] & valid[None, :]
-    return torch.where(off_diagonal, difference, 0.0).sum() / off_diagonal.sum().clamp(min=1)
+        off_diagonal = off_diagonal & valid[rows, None] & valid[None, :]
+    sums = total(torch.stack([torch.where(off_diagonal, difference, 0.0).sum(), off_diagonal.sum().to(s.dtype)]))
+    return sums[0] / sums[1].clamp(min=1)

@@ -16,7 +16,7 @@ from hscmae.methods.deep import DeepMethod
 from hscmae.nn.network import Network
 from hscmae.streams import Noise
 from hscmae.training.features import Batch, Features
-from hscmae.training.loop import Objective
+from hscmae.training.loop import Objective, full_precision
 
 
 class ContrastiveLoss(Section):
@@ -53,8 +53,9 @@ class InfoNCEObjective(Objective):
         a, v = batch.x
         pooled = self.student.pooled(batch.x, batch.valid)
         with self.autocast(batch):
-            z = {m: self.student.tower(m)(x, noise, f"clean/{m}").float() for m, x in pooled.items()}
-        return {"contrastive": infonce(z[a], z[v], tau=self.config.loss.tau, valid=batch.present[a] & batch.present[v])}
+            own = {m: full_precision(self.student.tower(m)(x, noise, f"clean/{m}")) for m, x in pooled.items()}
+        z, present = batch.gather(own), batch.gather(batch.present)
+        return {"contrastive": infonce(z[a], z[v], tau=self.config.loss.tau, valid=present[a] & present[v])}
 
 
 class InfoNCE(DeepMethod):
@@ -63,6 +64,7 @@ class InfoNCE(DeepMethod):
     name = "infonce"
     Config = InfoNCEConfig
     config: InfoNCEConfig
+    several_processes = True
 
     def _network(self) -> Network:
         return self._towers()

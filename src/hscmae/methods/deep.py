@@ -6,7 +6,7 @@ import hashlib
 import math
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from hscmae.methods.base import Method
 from hscmae.methods.closed_form import NEIGHBOURS
 from hscmae.nn.network import Network, build_network
 from hscmae.streams import generator
+from hscmae.training import distributed
 from hscmae.training.features import Features
 from hscmae.training.loop import Loop, Objective, Progress
 
@@ -31,8 +32,13 @@ MIN_HELD_OUT = 3
 
 
 class DeepMethod(Method):
-    """A method whose embedding is a network, trained by ``training.loop``."""
+    """A method whose embedding is a network, trained by ``training.loop``.
 
+    Attributes:
+        several_processes: whether its losses are those of the global batch, with what other processes hold gathered.
+    """
+
+    several_processes: ClassVar[bool] = False
     config: DeepConfig
     network_: Network
     head_: CanonicalMaps | None
@@ -73,22 +79,29 @@ class DeepMethod(Method):
         self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
     ) -> None:
         settings, seed = self.config.training, self.config.seed
+        if distributed.size() > 1 and not self.several_processes:
+            raise InputError(f"{self.name} trains in one process: start it without torchrun")
         device = torch.device(_device(settings.device))
-        if run is not None:
+        if run is not None and distributed.is_first():
             run.mkdir(parents=True, exist_ok=True)
         identity = self._identity(pairs, rows)
         loop = Loop(settings, settings.planned_steps(len(rows)), seed, folder=run, resume=resume, progress=progress)
         if run is not None and loop.state.identity:
             self._require_same_run(loop.state.identity, identity, run)
         loop.state.identity = identity
+        where = [identity["data"], loop.state.phase, loop.state.step]
+        if distributed.first_of(where) != where:
+            raise InputError(
+                f"{pairs.source}: process {distributed.rank()} sees other data, or another checkpoint, than process 0; "
+                "the file and the run must be the same everywhere"
+            )
         fit, validation = self._cut(pairs, rows)
         objective: Objective | None = None
         if len(validation) and loop.state.chosen is None:
             self.scalers_ = self._fit_scalers(pairs, fit)
             features = Features(pairs, fit, self.scalers_, device)
             held_out = Features(pairs, validation[pairs.complete()[validation]], self.scalers_, device)
-            loop.state.prepared = loop.state.prepared or self._prepare(features)
-            objective = self._build(features, loop.state.prepared)
+            objective = self._begin(features, loop)
             loop.run("select", objective, features, loop.planned, lambda o: self._measure(o, features, held_out))
             loop.state.chosen = loop.choose()
         if objective is not None and not settings.refit:
@@ -97,8 +110,7 @@ class DeepMethod(Method):
             everything = np.union1d(fit, validation)
             self.scalers_ = self._fit_scalers(pairs, everything)
             features = Features(pairs, everything, self.scalers_, device)
-            loop.state.prepared = loop.state.prepared or self._prepare(features)
-            objective = self._build(features, loop.state.prepared)
+            objective = self._begin(features, loop)
             loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
         self.network_ = self._trained(objective).cpu().eval()
@@ -110,6 +122,13 @@ class DeepMethod(Method):
             "seconds": round(loop.state.seconds, 1),
             "threads": loop.state.threads,
         }
+
+    def _begin(self, features: Features, loop: Loop) -> Objective:
+        # Every process computes the same; should machines differ in the last bits, the first one's counts.
+        loop.state.prepared = loop.state.prepared or distributed.first_of(self._prepare(features))
+        objective = self._build(features, loop.state.prepared)
+        distributed.copy_first(objective)
+        return objective
 
     @property
     def _keeps_steps(self) -> bool:

@@ -8,6 +8,7 @@ is distilled into the masked embeddings. Every part is switched off by a weight 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from hscmae.nn.network import Network
 from hscmae.nn.pooling import hide_steps
 from hscmae.streams import Noise, generator
 from hscmae.training.features import Batch, Features
-from hscmae.training.loop import Objective
+from hscmae.training.loop import Objective, full_precision
 
 HEAD_ROWS = 8_192
 
@@ -73,14 +74,15 @@ class HSCMAEObjective(Objective):
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         a, v = self.modalities
-        c, present = self.config, batch.present
+        c, present = self.config, batch.gather(batch.present)
         x = self.student.pooled(batch.x, batch.valid)
         losses: dict[str, Tensor] = {}
         if "global" in self.active:
             with self.autocast(batch):
-                z = {m: self.student.tower(m)(x[m], noise, f"clean/{m}") for m in self.modalities}
+                own = {m: self.student.tower(m)(x[m], noise, f"clean/{m}") for m in self.modalities}
+            z = batch.gather({m: full_precision(rows) for m, rows in own.items()})
             losses["global"] = correlation_loss(
-                z[a].float(), z[v].float(), ridge=c.loss.ridge, form=c.loss.correlation, valid=present[a] & present[v]
+                z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=present[a] & present[v]
             )
         if self.active <= {"global"}:
             return losses
@@ -92,20 +94,22 @@ class HSCMAEObjective(Objective):
         if self.active & {"local", "distill"}:
             with torch.no_grad(), self.autocast(batch):
                 t = {m: self.teacher.tower(m)(batch.x[m], valid=batch.valid.get(m)) for m in self.modalities}
-            raw = torch.stack([t[m].float() for m in self.modalities])
-            through = {m: self._through_head(i, s[m].float()) for i, m in enumerate(self.modalities)}
-            clean = {m: self._through_head(i, raw[i]) for i, m in enumerate(self.modalities)}
+            raw = batch.gather({m: full_precision(t[m]) for m in self.modalities})
+            clean = {m: self._through_head(i, raw[m]) for i, m in enumerate(self.modalities)}
+            student = batch.gather(
+                {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
+            )
             ramp = min(1.0, (noise.step + 1) / c.affinity.warmup) if c.affinity.warmup else 1.0
             if "local" in self.active:
-                losses["local"] = ramp * self._local(through, clean, batch)
-                self.embedded = raw
+                rows = batch.gather({"rows": batch.rows})["rows"]
+                losses["local"] = ramp * self._local(student, clean, present, rows, batch)
+                self.embedded = raw, present, rows
         if "sample" in self.active:
             losses["sample"] = self._reconstruct({m: (h[m], m) for m in self.modalities}, masked, x, batch)
         if "cross" in self.active:
             losses["cross"] = self._reconstruct({a: (h[v], v), v: (h[a], a)}, masked, x, batch)
         if "distill" in self.active:
-            distil = cosine_distillation if c.loss.distillation == "cosine" else relational_distillation
-            per_modality = [distil(through[m], clean[m], present[m]) for m in self.modalities]
+            per_modality = [self._distil(student[m], clean[m], present[m], batch) for m in self.modalities]
             losses["distill"] = ramp * torch.stack(per_modality).mean()
         return losses
 
@@ -122,34 +126,48 @@ class HSCMAEObjective(Objective):
         visible = {m: hide_steps(valid, ratio, noise, m) for m, valid in batch.valid.items()}
         return self.student.pooled(batch.x, visible)
 
-    def _local(self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch) -> Tensor:
+    def _local(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        rows: Tensor,
+        batch: Batch,
+    ) -> Tensor:
+        # All of the global batch are keys, this process's rows the queries.
         a, v = self.modalities
-        c, present = self.config.affinity, batch.present
+        c, own = self.config.affinity, batch.own
         fused = fuse(teacher, present)
         memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}
         # A clip of this batch is a key of the student's already: what the memory holds of it would count twice.
-        elsewhere = ~torch.isin(self.memory.rows, batch.rows)
+        elsewhere = ~torch.isin(self.memory.rows, rows)
         stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}
         candidates = torch.cat([fused, fuse(memory, stored)])
-        itself = torch.arange(len(fused), device=fused.device)[:, None] == torch.arange(
-            len(candidates), device=fused.device
-        )
-        neighbours = mine_neighbours(fused, candidates, itself, k=c.k, tau=c.tau_teacher)
+        place = torch.arange(len(candidates), device=fused.device)
+        neighbours = mine_neighbours(fused[own], candidates, place[own, None] == place, k=c.k, tau=c.tau_teacher)
         directions = []
         for query, key in ((a, v), (v, a)):
             directions.append(
                 affinity_infonce(
-                    student[query],
+                    student[query][own],
                     torch.cat([student[key], memory[key]]),
                     neighbours,
                     tau=self.config.loss.tau,
                     pair_share=c.pair_share,
                     mask_pair=c.mask_pair,
-                    query_valid=present[query],
+                    query_valid=present[query][own],
                     key_valid=torch.cat([present[key], stored[key]]),
+                    first=own.start,
+                    total=batch.total,
                 )
             )
         return torch.stack(directions).mean()
+
+    def _distil(self, student: Tensor, teacher: Tensor, present: Tensor, batch: Batch) -> Tensor:
+        own = batch.own
+        if self.config.loss.distillation == "relational":
+            return relational_distillation(student, teacher, present, rows=own, total=batch.total)
+        return cosine_distillation(student[own], teacher[own], present[own], total=batch.total)
 
     def _reconstruct(
         self,
@@ -165,9 +183,13 @@ class HSCMAEObjective(Objective):
             with self.autocast(batch):
                 predicted = decoder(hidden)
             known = batch.present[m] & batch.present[source]
-            squares, values = masked_reconstruction(predicted.float(), target[m].detach(), masked[m][1], known)
+            squares, values = masked_reconstruction(full_precision(predicted), target[m].detach(), masked[m][1], known)
             error, count = error + squares, count + values
-        return error / count.clamp(min=1)
+        sums = batch.total(torch.stack([error, count]))
+        return sums[0] / sums[1].clamp(min=1)
+
+    def _stacked(self, by_modality: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([by_modality[m] for m in self.modalities])
 
     def _through_head(self, index: int, z: Tensor) -> Tensor:
         if not self.config.head.refresh:
@@ -180,10 +202,10 @@ class HSCMAEObjective(Objective):
         if refresh and step % refresh == 0:
             self._refit_head(features, step)
         if self.config.affinity.source == "train" and step % self.config.affinity.refresh == 0:
-            for block in features.blocks():
-                z = torch.stack([self.embed(m, block.x[m], block.valid.get(m)) for m in self.modalities])
-                present = torch.stack([block.present[m] for m in self.modalities])
-                self.memory.write(block.rows, z, present, block.rows)
+            for block in features.blocks(shared=True):
+                z = block.gather({m: self.embed(m, block.x[m], block.valid.get(m)) for m in self.modalities})
+                present, rows = block.gather(block.present), block.gather({"rows": block.rows})["rows"]
+                self.memory.write(rows, self._stacked(z), self._stacked(present), rows)
 
     def _refit_head(self, features: Features, step: int) -> None:
         # A head that jumps between refits would move the student's target: it is turned onto the previous one.
@@ -202,8 +224,8 @@ class HSCMAEObjective(Objective):
     def after_step(self, batch: Batch, step: int) -> None:
         update_teacher(self.teacher, self.student, decay_at(step, self.steps, self.config.teacher.decay))
         if self.config.affinity.source == "queue" and "local" in self.active:
-            present = torch.stack([batch.present[m] for m in self.modalities])
-            self.memory.push(self.embedded, present, batch.rows)
+            z, present, rows = self.embedded
+            self.memory.push(self._stacked(z), self._stacked(present), rows)
 
 
 class HSCMAE(DeepMethod):
@@ -213,6 +235,7 @@ class HSCMAE(DeepMethod):
     Config = HSCMAEConfig
     presets = PRESETS
     config: HSCMAEConfig
+    several_processes = True
 
     def _network(self) -> Network:
         n, warm = self.config.network, self.config.warm_start.kind != "none"

@@ -1,9 +1,12 @@
-"""Training rows as standardised tensors: held in memory where they fit, else read from the map as asked for."""
+"""Training rows as standardised tensors: held in memory where they fit, else read from the map as asked for.
+
+Where several processes train, a batch holds one process's rows of the global batch and gathers what the others hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from hscmae.data.pairs import Pairs
 from hscmae.data.scaling import Standardizer
+from hscmae.training import distributed
 
 IN_MEMORY_BYTES = 1 << 30
 
@@ -25,12 +29,27 @@ class Batch:
         present: modality -> rows that have it, shape (n,), bool.
         rows: positions among the training rows, shape (n,), int64.
         valid: modality -> valid steps, shape (n, t), bool, for sequences alone.
+        share: which rows of the global batch these are; ``None`` where they are all of it.
     """
 
     x: dict[str, Tensor]
     present: dict[str, Tensor]
     rows: Tensor
     valid: dict[str, Tensor] = field(default_factory=dict)
+    share: distributed.Share | None = None
+
+    @property
+    def own(self) -> slice:
+        """The places of these rows in the global batch."""
+        return slice(0, len(self.rows)) if self.share is None else self.share.rows
+
+    def gather(self, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Tensors (n, ...) by name, all of one type, with the rows of the whole global batch; differentiable."""
+        return own if self.share is None else distributed.gather(own, self.share)
+
+    def total(self, own: Tensor) -> Tensor:
+        """What is summed over this batch's rows, summed over the whole global batch; differentiable."""
+        return own if self.share is None else distributed.total(own)
 
 
 class Features:
@@ -81,10 +100,16 @@ class Features:
         present, valid = ({m: v[positions] for m, v in part.items()} for part in (self.present, self.valid))
         return Batch(x, present, positions, valid)
 
-    def blocks(self, size: int = 4096) -> Iterator[Batch]:
-        """All rows in order, in blocks."""
+    def shared(self, positions: Tensor) -> Batch:
+        """This process's rows of the global batch at the given positions, shape (n,)."""
+        share = distributed.Share.of(len(positions))
+        return self.batch(positions) if share is None else replace(self.batch(positions[share.rows]), share=share)
+
+    def blocks(self, size: int = 4096, *, shared: bool = False) -> Iterator[Batch]:
+        """All rows in order, in blocks, or this process's share of each block."""
         for start in range(0, len(self), size):
-            yield self.batch(torch.arange(start, min(start + size, len(self))))
+            positions = torch.arange(start, min(start + size, len(self)))
+            yield self.shared(positions) if shared else self.batch(positions)
 
     def sample(self, limit: int, source: torch.Generator) -> Batch:
         """All rows, or ``limit`` of them drawn without replacement, ascending."""

@@ -3,7 +3,7 @@
 A run has two phases. *Select* trains on the fit part and measures a label-free criterion on held-out pairs; the last
 step that it cannot tell from the best is chosen. *Refit* trains anew on all training rows for that many steps. Every
 random draw is keyed by (seed, purpose, step), so a checkpoint needs no generator states and a resumed run repeats the
-run never killed.
+run never killed. Several processes share each batch and take the same steps; the first one alone measures and writes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from hscmae.config import Training
 from hscmae.errors import RunError
 from hscmae.losses.weighting import LossWeights
 from hscmae.streams import Noise, generator
+from hscmae.training import distributed
 from hscmae.training.checkpoint import load_checkpoint, restore, save_checkpoint
 from hscmae.training.features import Batch, Features
 
@@ -48,7 +49,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Unweighted losses of one step by name, each a scalar of at least 0."""
+        """Unweighted losses of one step by name, each a scalar of at least 0.
+
+        They are those of the global batch, the same in every process: ``batch`` may hold one process's share of it and
+        gives the rest with ``batch.gather`` and ``batch.total``.
+        """
 
     @abstractmethod
     def embed(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -73,7 +78,8 @@ class State:
         prepared: what the method chose before training.
         logged: bytes of ``metrics.jsonl`` that belong to this state.
         seconds: time trained so far.
-        threads: CPU threads of the run.
+        threads: CPU threads of each process.
+        processes: how many share the batches.
         identity: what must agree for a resume: settings and data.
     """
 
@@ -85,6 +91,7 @@ class State:
     logged: int = 0
     seconds: float = 0.0
     threads: int = 1
+    processes: int = 1
     identity: dict[str, Any] = field(default_factory=dict)
 
 
@@ -133,8 +140,8 @@ class Loop:
         progress: Progress | None = None,
     ) -> None:
         self.settings, self.planned, self.seed = settings, planned, seed
-        self.folder, self.progress = folder, progress
-        self.state = State(threads=torch.get_num_threads())
+        self.folder, self.progress = (folder, progress) if distributed.is_first() else (None, None)
+        self.state = State(threads=torch.get_num_threads(), processes=distributed.size())
         self.tensors: dict[str, Tensor] | None = None
         self.best: dict[str, Tensor] = {}
         loaded = load_checkpoint(folder) if folder is not None and resume else None
@@ -142,8 +149,10 @@ class Loop:
             self.tensors, saved = loaded
             self.best = {n.removeprefix("best/"): t for n, t in self.tensors.items() if n.startswith("best/")}
             self.state = State(**saved | {"history": [tuple(item) for item in saved["history"]]})
-            torch.set_num_threads(self.state.threads)
-        self.journal = Journal(None if folder is None else folder / "metrics.jsonl", self.state.logged)
+            if self.state.processes == distributed.size():
+                torch.set_num_threads(self.state.threads)
+            self.state.threads, self.state.processes = torch.get_num_threads(), distributed.size()
+        self.journal = Journal(None if self.folder is None else self.folder / "metrics.jsonl", self.state.logged)
         self.saved_at = time.monotonic()
 
     def run(
@@ -185,13 +194,13 @@ class Loop:
             step = state.step
             lr = learning_rate(step, self.planned, settings)
             objective.before_step(features, step)
-            batch = features.batch(_positions(self.seed, step, batch_size, len(features)))
-            losses = objective.losses(batch, Noise(self.seed, step))
+            batch = features.shared(_positions(self.seed, step, batch_size, len(features)))
+            losses = objective.losses(batch, Noise(self.seed, step, batch.own.start, batch_size))
             total = objective.weights(losses)
             if features.device.type == "cpu":  # on a GPU this would wait for the device: there, where it logs
                 _require_finite({**losses, "total": total}, state)
             optimiser.zero_grad(set_to_none=True)
-            total.backward()
+            distributed.backward(total, objective.parameters())
             nn.utils.clip_grad_norm_(objective.parameters(), settings.grad_clip)
             for group in optimiser.param_groups:
                 group["lr"] = lr
@@ -217,7 +226,7 @@ class Loop:
         record: dict[str, Any],
     ) -> None:
         if measure is not None:
-            criteria, error = measure(objective)
+            criteria, error = distributed.first_of(measure(objective))
             self.state.history.append((self.state.step, next(iter(criteria.values())), error))
             if not self.settings.refit and self.choose() == self.state.step:
                 self.best = {name: value.detach().clone() for name, value in objective.state_dict().items()}
@@ -253,6 +262,11 @@ class Loop:
         self.journal.sync()
         save_checkpoint(self.folder, objective, optimiser, self.best, asdict(self.state))
         self.saved_at = time.monotonic()
+
+
+def full_precision(z: Tensor) -> Tensor:
+    """``z`` as losses take it: in float32, or float64 where it is that already."""
+    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def learning_rate(step: int, steps: int, settings: Training) -> float:
