@@ -10,27 +10,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import hscmae
-from hscmae.data.pairs import Pairs
+from hscmae.data.damage import with_wrong_pairs
 from hscmae.data.splits import resplit
 from hscmae.methods import get_method
 from hscmae.runs import settings_from
-
-
-def with_wrong_pairs(pairs: Pairs, share: float, seed: int) -> Pairs:
-    """The same pairs with a share of the training rows' first modality permuted among them."""
-    rng = np.random.default_rng(seed)
-    train = pairs.rows_of("train")
-    moved = np.sort(rng.permutation(train)[: round(share * len(train))])
-    first = pairs.modalities[0]
-    x = np.array(pairs.features[first])
-    x[moved] = x[rng.permutation(moved)]
-    return replace(pairs, features={**pairs.features, first: x})
 
 
 def main() -> None:

@@ -43,6 +43,14 @@ Holdout = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="train, val, test or all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Results = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of results.", show_default=False)]
+ResumeJobs = Annotated[bool, typer.Option("--resume", help="Keep the fits that DIR has, do the others.")]
+Excluded = Annotated[
+    Path | None,
+    typer.Option("--exclude-ids", metavar="F", help="Leave out these ids: a text or feature file.", show_default=False),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Fits at a time; they then share the machine that times them.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads a fit.", show_default=False)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -330,6 +338,55 @@ def audit(
         typer.echo(f"{sum(r == reason for r in found.unscored.values())} rows without score: {reason}")
 
 
+@app.command(epilog="Example: hscmae benchmark AVE.h5 --methods ridge-cca,hscmae --splits 10 --output bench")
+def benchmark(
+    file: Input,
+    output: Results,
+    methods: Annotated[str, typer.Option(help="all, or names with commas: METHOD or METHOD:PRESET.")] = "all",
+    seeds: Annotated[int, typer.Option(min=1, help="Fits a method and split, with seeds 0, 1, ...")] = 5,
+    splits: Annotated[
+        int, typer.Option(min=0, help="Random resplits, 20% held out; 0: the split of the file or --holdout.")
+    ] = 0,
+    curve: Annotated[
+        list[str] | None,
+        typer.Option(help="Robustness too: wrong-pairs, co-occurrence or partial; repeatable.", show_default=False),
+    ] = None,
+    resume: ResumeJobs = False,
+    overwrite: Overwrite = False,
+    exclude_ids: Excluded = None,
+    holdout: Holdout = None,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    drop_bad_rows: DropBad = False,
+    as_json: Json = False,
+) -> None:
+    """Every method under one protocol: one table with paired intervals, and plots."""
+    from hscmae.benchmark.jobs import contenders
+    from hscmae.benchmark.protocol import benchmark as run_benchmark
+    from hscmae.progress import jobs_progress
+
+    who = contenders([name.strip() for name in methods.split(",") if name.strip()])
+    if splits and holdout:
+        raise InputError("--splits draws splits of its own: leave out --holdout")
+    pairs = _read(file, drop_bad_rows, holdout, exclude_ids)
+    with jobs_progress(enabled=not as_json) as progress:
+        results = run_benchmark(
+            pairs,
+            output,
+            who,
+            seeds=seeds,
+            splits=splits,
+            own_split=holdout or "file",
+            curves=curve or [],
+            resume=resume,
+            overwrite=overwrite,
+            jobs=jobs,
+            threads=threads,
+            progress=progress,
+        )
+    _show_results(output, "benchmark.md", results, as_json)
+
+
 @app.command(epilog="Example: hscmae demo --output demo")
 def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("demo"),
@@ -400,6 +457,13 @@ def report(
         _print_json(written)
     else:
         typer.echo(f"{output}: {written['bytes'] / 1e6:.1f} MB; open it in a browser")
+
+
+def _show_results(output: Path, table: str, results: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json({"output": str(output), "results": results})
+    else:
+        typer.echo((output / table).read_text(encoding="utf-8"))
 
 
 def _read(file: Path, drop_bad_rows: bool, holdout: str | None, exclude: Path | None) -> Pairs:

@@ -210,6 +210,10 @@ class Method(ABC):
         first, second = self.embed_pairs(pairs).values()
         return mutual_knn(first, second, NEIGHBOURS)
 
+    def uses_seed(self, rows: int) -> bool:
+        """Whether the seed can change the solution on ``rows`` training rows; if not, one fit says all."""
+        return True
+
     def save(self, folder: str | Path) -> None:
         """Write the artefact: ``model.safetensors``, ``config.json`` and a model card; see ``artifact``."""
         from hscmae.artifact import save_artifact

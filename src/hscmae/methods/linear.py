@@ -41,6 +41,10 @@ class LinearMethod(Method):
         mean, weight = ({m: v.float() for m, v in part.items()} for part in (maps.mean, maps.weight))
         self.maps_ = CanonicalMaps(mean, weight, maps.correlation.float())
 
+    def uses_seed(self, rows: int) -> bool:
+        # The seed draws a sample of many rows, and the folds on which a ridge of 0 is chosen.
+        return rows > MAX_ROWS or getattr(self.config, "ridge", None) == 0
+
     def _embed(self, modality: str, x: Tensor) -> Tensor:
         return self.maps_(modality, x)
 
@@ -64,6 +68,9 @@ class Random(LinearMethod):
 
     name = "random"
     Config = RandomConfig
+
+    def uses_seed(self, rows: int) -> bool:
+        return True
 
     def _solve(self, training: Batch) -> CanonicalMaps:
         weight = {}

@@ -1,0 +1,1 @@
+"""Comparing methods under one protocol: ``benchmark``, ``tune`` and ``ablate``, each a folder of results."""

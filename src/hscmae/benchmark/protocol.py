@@ -1,0 +1,96 @@
+"""``benchmark``: every method, seed and split under one protocol, into one folder.
+
+Each method may be tuned first, by a criterion that reads no labels and no test rows (``tuning``). Test rows are read
+once a fit, at its end. Order: all methods on the first split, then the next, so that a part of a run compares too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hscmae.benchmark import table
+from hscmae.benchmark.jobs import CURVES, DAMAGES, SHARES, Contender, Job
+from hscmae.benchmark.runner import Progress, Record, open_runner, split_names, summary
+from hscmae.data.pairs import Pairs
+from hscmae.errors import InputError, RunError
+from hscmae.files import write_atomic
+from hscmae.methods import get_method
+
+
+def benchmark(
+    pairs: Pairs,
+    output: Path,
+    who: Sequence[Contender],
+    *,
+    seeds: int = 5,
+    splits: int = 0,
+    own_split: str = "file",
+    curves: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    jobs: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Fit and measure every contender; see ``runner`` and ``table`` for what ``output`` then holds.
+
+    Args:
+        pairs: the data; its labels are read after a fit only.
+        output: the folder.
+        who: see ``jobs.contenders``.
+        seeds: fits with seeds 0 to ``seeds - 1``; a method whose solution the seed cannot change is fitted once.
+        splits: number of random resplits; 0: the split that the data has.
+        own_split: what to call that split.
+        curves: of ``jobs.CURVES``: what to measure beside, see ``curves``.
+        resume: go on with what is in ``output``.
+        overwrite: replace ``output``.
+        jobs: fits at a time.
+        threads: CPU threads a fit.
+        progress: called after each fit.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        InputError: see ``open_runner`` and ``split_names``; curves without labels.
+        RunError: every fit failed.
+    """
+    names = split_names(pairs, splits, own_split)
+    for curve in curves:
+        if curve not in CURVES:
+            raise InputError(f"unknown curve {curve!r}; there are {', '.join(CURVES)}")
+    if curves and pairs.labels is None:
+        raise InputError(f"{pairs.source}: curves need labels, the file has none")
+    options = {
+        "methods": [c.name for c in who],
+        "settings": {c.name: c.settings for c in who},
+        "seeds": seeds,
+        "splits": names,
+        "curves": sorted(curves),
+    }
+    rows = max(len(pairs.rows_of("train")) if pairs.split is not None else 0, len(pairs))
+    plan = [
+        Job(c, split, seed, damage, share, partial="partial" in curves and not damage)
+        for split in names
+        for seed in range(seeds)
+        for damage, share in [("", 0.0), *((d, s) for d in DAMAGES if d in curves for s in SHARES)]
+        for c in who
+        if seed == 0 or damage or get_method(c.method).from_settings(c.settings, c.preset).uses_seed(rows)
+    ]
+    with open_runner(
+        output, pairs, options, resume=resume, overwrite=overwrite, jobs=jobs, threads=threads, progress=progress
+    ) as runner:
+        records = runner.run(plan)
+    clean = [record for record in records if not record["damage"]]
+    if all(record["status"] == "failed" for record in clean):
+        raise RunError(f"every fit failed; the first: {clean[0]['error']}")
+    write_reports(output, clean, who, names)
+    return [summary(record) for record in clean]
+
+
+def write_reports(output: Path, records: Sequence[Record], who: Sequence[Contender], splits: Sequence[str]) -> None:
+    """``benchmark.md`` and ``table.csv``."""
+    found, metric = table.rows(records, who), table.metric_of(records)
+    write_atomic(output / "benchmark.md", table.markdown(found, metric, splits).encode())
+    write_atomic(output / "table.csv", table.as_csv(found, metric).encode())

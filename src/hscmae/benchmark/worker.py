@@ -1,0 +1,192 @@
+"""One fit in a process of its own, so that its time and its peak memory are its own.
+
+A job comes in and one JSON object goes out, to a file. Labels are looked at only after the fit, and not at all in a
+trial.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import resource
+import sys
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hscmae.benchmark.jobs import RESPLIT, Contender, Job
+from hscmae.config import DeepConfig, merge
+from hscmae.data.damage import with_foreign_events, with_missing_values, with_wrong_pairs
+from hscmae.data.pairs import Pairs
+from hscmae.data.pooling import pool
+from hscmae.data.splits import resplit, validation_rows
+from hscmae.data.store import open_store
+from hscmae.errors import HscmaeError
+from hscmae.evaluation.metrics import per_class_ap, per_query, precision_recall
+from hscmae.evaluation.protocol import evaluate
+from hscmae.evaluation.structure import structure
+from hscmae.files import write_atomic
+from hscmae.methods import get_method
+from hscmae.methods.base import Method
+
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 1 / 7
+MISSING_SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+MOST_LABELS = 5  # clips with more labels count as having so many
+CLASSES_KEPT = 40
+STRUCTURE_ROWS = 5000  # silhouette takes time and memory that grow with the square of the rows
+
+
+def work(job: dict[str, Any], store: str, result: str, threads: int) -> None:
+    """Run a job, as JSON, on a store; write what comes of it, or how it failed, to the file ``result``."""
+    with Path(os.devnull).open("w") as nowhere:  # what libraries say would tear the parent's progress bar
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    torch.set_num_threads(threads)
+    try:
+        record = run(Job.from_json(job), open_store(store, verify=None)) | {"status": "ok"}
+    except Exception as error:
+        kind = "" if isinstance(error, HscmaeError) else f"{type(error).__name__}: "
+        message = kind + " ".join(str(error).split())
+        record = {"status": "failed", "error": message, "traceback": traceback.format_exc()}
+    write_atomic(Path(result), json.dumps(_finite(record)).encode())
+
+
+def run(job: Job, pairs: Pairs) -> dict[str, Any]:
+    """Fit and measure; what the result holds beside the job's name."""
+    if job.split.startswith(RESPLIT):
+        pairs = resplit(pairs, int(job.split.removeprefix(RESPLIT)), TEST_SHARE)
+    return _trial(job, pairs) if job.trial else _test(job, pairs)
+
+
+def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
+    """Agreement on held-out training pairs; test rows and labels are taken away before anything else."""
+    assert pairs.split is not None
+    pairs = pairs.take(np.flatnonzero(pairs.split != b"test")).without_labels()
+    if not np.any(pairs.split == b"val"):
+        _, held_out = validation_rows(pairs.ids, VALIDATION_SHARE, 0)
+        split = np.full(len(pairs), b"train", dtype="S5")
+        split[held_out] = b"val"
+        pairs = replace(pairs, split=split)
+    method = get_method(job.contender.method)
+    settings = dict(job.contender.settings)
+    if issubclass(method.Config, DeepConfig):
+        settings = merge(settings, {"training": {"refit": False}})
+    model, cost = _fit(replace(job.contender, settings=settings), pairs, job.seed)
+    return {"score": model.score(pairs.of_split("val")), **cost}
+
+
+def _test(job: Job, pairs: Pairs) -> dict[str, Any]:
+    damage = {"": None, "wrong-pairs": with_wrong_pairs, "co-occurrence": with_foreign_events}[job.damage]
+    training = pairs if damage is None else damage(pairs, job.share, job.seed)
+    model, cost = _fit(job.contender, training, job.seed)
+    metrics = evaluate(model, pairs)
+    split = metrics.pop("split")
+    test, present = pairs.of_split(split), pool(pairs).of_split(split).present
+    embeddings = model.embed_pairs(test)
+    record = {**metrics, **cost, "n_train": len(pairs.rows_of("train"))}
+    if damage is None:
+        record |= {f"structure/{k}": v for k, v in _structure(embeddings, test, present).items()}
+        record |= _details(embeddings, test, present)
+    if job.partial:
+        record["partial"] = [[s, _with_missing(model, test, embeddings, present, s, job.seed)] for s in MISSING_SHARES]
+    return record
+
+
+def _fit(contender: Contender, pairs: Pairs, seed: int) -> tuple[Method, dict[str, Any]]:
+    method = get_method(contender.method)
+    model = method.from_settings({**contender.settings, "seed": seed}, contender.preset)
+    base, began = peak_rss_mb(), time.perf_counter()
+    model.fit(pairs)
+    seconds = time.perf_counter() - began
+    return model, {
+        "fit_seconds": round(seconds, 4),
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "base_rss_mb": round(base, 1),  # of the process before the fit: interpreter and libraries
+        "threads": torch.get_num_threads(),
+        "settings": model.config.model_dump(mode="json"),
+        "summary": model.summary_,
+    }
+
+
+def peak_rss_mb() -> float:
+    """Most memory that this process has held, in MiB, the interpreter and its libraries included."""
+    # The kernel's VmHWM starts anew with each program; getrusage's figure comes over from the parent that started it.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _structure(embeddings: dict[str, Any], test: Pairs, present: Any) -> dict[str, float]:
+    rows = np.arange(len(test))
+    if len(rows) > STRUCTURE_ROWS:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:STRUCTURE_ROWS])
+    # Silhouette and clusters need scikit-learn, an extra: without it the rest is still measured.
+    labels = test.labels if importlib.util.find_spec("sklearn") else None
+    return structure(
+        {m: z[rows] for m, z in embeddings.items()},
+        None if labels is None else labels.take(rows),
+        present={m: p[rows] for m, p in present.items()},
+    )
+
+
+def _details(embeddings: dict[str, Any], test: Pairs, present: Any) -> dict[str, Any]:
+    """What plots and paired intervals need: curves, classes, and each clip's AP, rounded to six digits."""
+    if test.labels is None:
+        return {}
+    counts = np.diff(test.labels.indptr)
+    ap: dict[str, list[float | None]] = {}
+    by_labels: dict[str, dict[int, tuple[float, int]]] = {}
+    for name, (rows, ranking) in per_query(embeddings, test.labels, present=present).items():
+        column = np.full(len(test), np.nan)
+        column[rows] = ranking.ap
+        ap[name] = [None if math.isnan(x) else round(x, 6) for x in column.tolist()]
+        by_labels[name] = {}
+        for labels in range(1, MOST_LABELS + 1):
+            which = (counts == labels if labels < MOST_LABELS else counts >= labels) & ~np.isnan(column)
+            if which.any():
+                by_labels[name][labels] = float(column[which].mean()), int(which.sum())
+    common = {test.labels.names[c] for c in np.argsort(-np.bincount(test.labels.indices))[:CLASSES_KEPT]}
+    classes = per_class_ap(embeddings, test.labels, present=present)
+    curves = precision_recall(embeddings, test.labels, present=present)
+    return {
+        "ap": ap,
+        "by_labels": by_labels,
+        "classes": {d: {c: x for c, x in values.items() if c in common} for d, values in classes.items()},
+        "precision_recall": {d: [x.tolist(), y.tolist()] for d, (x, y) in curves.items()},
+    }
+
+
+def _with_missing(
+    model: Method, test: Pairs, clean: dict[str, Any], present: Any, share: float, seed: int
+) -> dict[str, float]:
+    """mAP of queries with missing values against whole gallery items, by direction and on average."""
+    found = {}
+    for i, (m, x) in enumerate(test.features.items()):
+        damaged = with_missing_values(x, share, model.scalers_[m].mean, 1000 * seed + i)
+        z = model.embed(m, damaged, present=test.present[m], lengths=test.lengths.get(m))
+        # The direction that queries with this modality comes first in the order of modalities.
+        others = {name: rows for name, rows in clean.items() if name != m}
+        direction, (_, ranking) = next(iter(per_query({m: z, **others}, test.labels, present=present).items()))
+        found[direction] = float(np.nanmean(ranking.ap))
+    return {**found, "avg": float(np.mean(list(found.values())))}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
