@@ -13,6 +13,8 @@ import numpy.typing as npt
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray
 from hscmae.errors import InputError
 
+CACHED_ROWS = 512  # so many rows of doubles stay in the cache between one operation and the next
+
 
 @dataclass(frozen=True, eq=False)
 class Standardizer:
@@ -34,18 +36,64 @@ class Standardizer:
         """
         if x.shape[-1] != len(self.mean):
             raise InputError(f"features have {x.shape[-1]} columns, the scaler was fitted on {len(self.mean)}")
-        scaled: npt.NDArray[np.float32] = (x.astype(np.float32, copy=False) - self.mean) / self.scale
+        scaled = np.empty(x.shape, np.float32)
+        for first in range(0, len(x), CACHED_ROWS):
+            part = scaled[first : first + CACHED_ROWS]
+            part[...] = x[first : first + CACHED_ROWS]
+            part -= self.mean
+            part /= self.scale
         return scaled
+
+
+class Moments:
+    """Mean and variance of columns, gathered block by block in float64.
+
+    Blocks are merged by Chan, Golub and LeVeque (1979): with counts n_a, n_b and difference of means delta,
+    ``M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)``.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(dim), np.zeros(dim)
+
+    def add(self, rows: FloatArray) -> None:
+        """Count rows of shape (n, d)."""
+        for first in range(0, len(rows), CACHED_ROWS):
+            values = rows[first : first + CACHED_ROWS].astype(np.float64)
+            n = len(values)
+            mean = values.mean(axis=0)
+            values -= mean
+            delta = mean - self.mean
+            self.squares += np.einsum("ij,ij->j", values, values) + delta**2 * (self.count * n / (self.count + n))
+            self.mean += delta * (n / (self.count + n))
+            self.count += n
+
+    def standardizer(self) -> Standardizer:
+        """The standardiser of the rows counted so far.
+
+        Raises:
+            InputError: there were none.
+        """
+        if not self.count:
+            raise InputError("no row has the modality to be scaled")
+        return standardizer_of(self.mean, self.squares / self.count)
+
+
+def standardizer_of(mean: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> Standardizer:
+    """A standardiser from moments of shape (d,).
+
+    A column whose deviation is below float32's resolution of its mean counts as constant and has scale 1.
+    """
+    scale = np.sqrt(variance)
+    scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+    scale32 = scale.astype(np.float32)
+    scale32[scale32 == 0] = 1.0
+    return Standardizer(mean.astype(np.float32), scale32)
 
 
 def fit_standardizer(
     x: FloatArray, present: BoolArray | None = None, *, lengths: IntArray | None = None, block: int = 8192
 ) -> Standardizer:
-    """Column means and standard deviations of the rows that have the modality.
-
-    Blocks are merged by Chan, Golub and LeVeque (1979): with counts n_a, n_b and difference of means delta,
-    ``M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)``. A column whose deviation is below float32's resolution of its
-    mean counts as constant.
+    """Column means and standard deviations of the rows that have the modality; see ``Moments``.
 
     Args:
         x: features, shape (n, d), or (n, t, d), where every valid step counts as a row.
@@ -56,8 +104,7 @@ def fit_standardizer(
     Raises:
         InputError: no row has the modality.
     """
-    d = x.shape[-1]
-    count, mean, squares = 0, np.zeros(d), np.zeros(d)
+    moments = Moments(x.shape[-1])
     for start in range(0, len(x), block):
         rows = np.asarray(x[start : start + block])
         keep = np.ones(rows.shape[:-1], dtype=bool)
@@ -65,19 +112,5 @@ def fit_standardizer(
             keep &= present[start : start + block].reshape(-1, *(1,) * (rows.ndim - 2))
         if lengths is not None:
             keep &= np.arange(rows.shape[1]) < lengths[start : start + block, None]
-        values = rows[keep].astype(np.float64)
-        n = len(values)
-        if not n:
-            continue
-        block_mean = values.mean(axis=0)
-        delta = block_mean - mean
-        squares += ((values - block_mean) ** 2).sum(axis=0) + delta**2 * (count * n / (count + n))
-        mean += delta * (n / (count + n))
-        count += n
-    if not count:
-        raise InputError("no row has the modality to be scaled")
-    scale = np.sqrt(squares / count)
-    scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
-    scale32 = scale.astype(np.float32)
-    scale32[scale32 == 0] = 1.0
-    return Standardizer(mean.astype(np.float32), scale32)
+        moments.add(rows[keep])
+    return moments.standardizer()

@@ -288,10 +288,22 @@ def stack_labels(parts: Sequence[Labels]) -> Labels:
 
 def non_finite_rows(x: FloatArray, present: BoolArray, lengths: IntArray | None = None) -> npt.NDArray[np.intp]:
     """Rows that have the modality and hold a NaN or an infinity, in a sequence's first ``lengths`` steps."""
-    bad = ~np.isfinite(x)
+    suspects = np.flatnonzero(_may_be_non_finite(x) & present)
+    bad = ~np.isfinite(x[suspects])
     if lengths is not None:
-        bad &= (np.arange(x.shape[1]) < lengths[:, None])[:, :, None]
-    return np.flatnonzero(bad.any(axis=tuple(range(1, x.ndim))) & present)
+        bad &= (np.arange(x.shape[1]) < lengths[suspects, None])[:, :, None]
+    return suspects[bad.any(axis=tuple(range(1, x.ndim)))]
+
+
+def _may_be_non_finite(x: FloatArray) -> BoolArray:
+    """Whether a row's sum is NaN or infinite, as it is if one of its values is; four times as fast as ``isfinite``."""
+    flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
+    if x.dtype == np.float16:  # of which NumPy adds up none quickly: the exponent is all ones
+        exponents = np.ascontiguousarray(flat).view(np.uint16) & 0x7C00
+        return exponents.max(axis=1, initial=0) == 0x7C00
+    with np.errstate(all="ignore"):
+        sums: BoolArray = ~np.isfinite(flat @ np.ones(flat.shape[1], flat.dtype))
+    return sums
 
 
 def repeated_rows(ids: npt.NDArray[np.bytes_] | None) -> npt.NDArray[np.intp]:

@@ -7,12 +7,14 @@ changes the cross-covariance that goes in, nothing else. All of it runs in float
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +61,63 @@ def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = 
         x: two modalities, each of shape (n, d_m).
         present: modality -> rows that have it, shape (n,), bool; all where not given.
     """
-    (first, a), (second, b) = x.items()
-    centred, mean, within = {}, {}, {}
-    for name, rows in ((first, a), (second, b)):
-        rows = rows.double()
-        keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device) if present is None else present[name]
-        count = keep.sum().clamp(min=1)
-        kept = torch.where(keep[:, None], rows, 0.0)
-        mean[name] = kept.sum(0) / count
-        centred[name] = torch.where(keep[:, None], rows - mean[name], 0.0)
-        within[name] = centred[name].T @ centred[name] / count
-    both = len(a) if present is None else (present[first] & present[second]).sum().clamp(min=1)
-    return Covariances(mean, within, centred[first].T @ centred[second] / both)
+    if present is None:
+        present = {m: torch.ones(len(rows), dtype=torch.bool, device=rows.device) for m, rows in x.items()}
+    size = max(len(rows) for rows in x.values())
+    return stream_covariances(
+        tuple({m: v[start : start + BLOCK] for m, v in part.items()} for part in (x, present))
+        for start in range(0, size, BLOCK)
+    )
+
+
+def stream_covariances(blocks: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]) -> Covariances:
+    """``covariances`` in one pass over blocks of rows, for data larger than memory.
+
+    Args:
+        blocks: features and presence of some rows, as ``covariances`` takes them.
+    """
+    within: dict[str, _Comoment] = {}
+    cross: _Comoment | None = None
+    for x, present in blocks:
+        (first, a), (second, b) = ((m, rows.double()) for m, rows in x.items())
+        if cross is None:
+            within = {first: _Comoment(a, a), second: _Comoment(b, b)}
+            cross = _Comoment(a, b)
+        within[first].add(a[present[first]])
+        within[second].add(b[present[second]])
+        both = present[first] & present[second]
+        cross.add(a[both], b[both])
+    assert cross is not None
+    # Each modality is centred on all its rows, not on those of the pairs alone.
+    away = [_mean - whole.mean[0] for _mean, whole in zip(cross.mean, within.values(), strict=True)]
+    return Covariances(
+        mean={m: moment.mean[0] for m, moment in within.items()},
+        within={m: moment.products / max(moment.count, 1) for m, moment in within.items()},
+        cross=(cross.products + cross.count * torch.outer(*away)) / max(cross.count, 1),
+    )
+
+
+class _Comoment:
+    """Sum of products of centred rows, merged block by block as Chan, Golub and LeVeque (1979) merge variances."""
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.count = 0
+        self.mean = [x.new_zeros(x.shape[1]) for x in (a, b)]
+        self.products = a.new_zeros(a.shape[1], b.shape[1])
+
+    def add(self, *rows: Tensor) -> None:
+        """Count rows of shape (n, d); of one modality with itself, or of two, (n, d_1) and (n, d_2)."""
+        n = len(rows[0])
+        if not n:
+            return
+        means = [x.mean(0) for x in rows]
+        centred = [x - mean for x, mean in zip(rows, means, strict=True)]
+        self.products.addmm_(centred[0].T, centred[-1])
+        away = [mean - whole for mean, whole in zip((means[0], means[-1]), self.mean, strict=True)]
+        self.products.addr_(*away, alpha=self.count * n / (self.count + n))
+        for whole, delta in zip(self.mean, away, strict=True):
+            whole += delta * (n / (self.count + n))
+        self.count += n
 
 
 def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = True) -> CanonicalMaps:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.cca import BLOCK, CanonicalMaps, covariances, ridge_cca
 
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
@@ -91,8 +91,8 @@ def smoothed_cca(
 ) -> CanonicalMaps:
     r"""Ridge CCA whose cross-covariance is :math:`X_1^\top W^h X_2`, ``W`` mined from its own solution.
 
-    Starts from ridge CCA on the pairs, mines ``W`` over all rows, solves, mines again. The smoothed partner needs no
-    second centring: the first modality is centred, so a constant shift of the partner drops out of the product.
+    Starts from ridge CCA on the pairs, mines ``W`` over all rows, solves, mines again. The smoothed modality needs no
+    second centring: the other is centred, so a constant shift drops out of the product.
 
     Args:
         x: two modalities, standardised, each of shape (n, d_m).
@@ -108,15 +108,24 @@ def smoothed_cca(
     moments = covariances(x, present)
     maps = ridge_cca(moments, dim, ridge, scale=scale)
     first, second = x
-    centred = {m: rows.double() - moments.mean[m] for m, rows in x.items()}
-    if present is not None:
-        centred = {m: torch.where(present[m][:, None], rows, 0.0) for m, rows in centred.items()}
+    # W is symmetric, so either side may be smoothed: that with fewer columns.
+    narrow = min(x, key=lambda m: x[m].shape[1])
+    wide = second if narrow == first else first
+
+    def centred(m: str, rows: slice) -> Tensor:
+        kept = x[m][rows].double() - moments.mean[m]
+        return kept if present is None else torch.where(present[m][rows, None], kept, 0.0)
+
     for _ in range(rounds):
         fused = fuse({m: maps(m, rows) for m, rows in x.items()}, present)
         operator = smoothing_operator(fused, k, tau)
-        partner = centred[second]
+        smoothed = centred(narrow, slice(None))
         for _ in range(hops):
-            partner = torch.sparse.mm(operator, partner)
-        cross = centred[first].T @ partner / len(partner)
+            smoothed = torch.sparse.mm(operator, smoothed)
+        cross = smoothed.new_zeros(smoothed.shape[1], x[wide].shape[1])
+        for start in range(0, len(smoothed), BLOCK):
+            here = slice(start, start + BLOCK)
+            cross.addmm_(smoothed[here].T, centred(wide, here))
+        cross = (cross if narrow == first else cross.T) / len(smoothed)
         maps = ridge_cca(replace(moments, cross=cross), dim, ridge, scale=scale)
     return maps
