@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hscmae.data.pairs import Labels, Pairs
+from hscmae.data.pairs import Labels, Pairs, bit_sums
 from hscmae.errors import InputError
 
 
@@ -85,6 +85,29 @@ def test_silent_vectors_count_as_missing_from_five_rows_on() -> None:
     assert np.flatnonzero(pairs.silent("audio")).tolist() == [1, 4, 8, 9, 19]
     assert np.flatnonzero(~pairs.silence_as_missing().present["audio"]).tolist() == [1, 4, 8, 9, 10, 11, 19]
     assert np.flatnonzero(pairs.silent("audio", min_rows=4)).tolist() == [1, 2, 3, 4, 5, 6, 8, 9, 19]
+
+
+def test_rows_of_equal_bit_sums_are_not_silent_unless_equal() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    x[:12] = [x[0, np.roll(range(4), i)] for i in range(12)]  # four vectors of one sum, three times each
+    x[20:26] = x[20]
+    pairs = Pairs({"audio": x})
+    assert len(set(bit_sums(x)[[0, 2]])) == 1
+    assert np.flatnonzero(pairs.silent("audio")).tolist() == [20, 21, 22, 23, 24, 25]
+    assert np.flatnonzero(pairs.silent("audio", min_rows=3)).tolist() == [*range(12), *range(20, 26)]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_bit_sums_by_definition(width: int, dtype: type) -> None:
+    x = np.random.default_rng(0).normal(size=(9, width)).astype(dtype)
+    octets = x.tobytes()
+    size = x.itemsize * width
+    word = next(w for w in (8, 4, 2) if size % w == 0)
+    for i, total in enumerate(bit_sums(x, block=4).tolist()):
+        row = octets[i * size : (i + 1) * size]
+        words = [int.from_bytes(row[j : j + word], "little") for j in range(0, size, word)]
+        assert total == sum(words) % 2**64
 
 
 def test_of() -> None:

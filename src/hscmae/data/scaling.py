@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import BoolArray, FloatArray, IntArray
+from hscmae.data.pairs import FloatArray
 from hscmae.errors import InputError
 
 CACHED_ROWS = 512  # so many rows of doubles stay in the cache between one operation and the next
@@ -88,29 +88,3 @@ def standardizer_of(mean: npt.NDArray[np.float64], variance: npt.NDArray[np.floa
     scale32 = scale.astype(np.float32)
     scale32[scale32 == 0] = 1.0
     return Standardizer(mean.astype(np.float32), scale32)
-
-
-def fit_standardizer(
-    x: FloatArray, present: BoolArray | None = None, *, lengths: IntArray | None = None, block: int = 8192
-) -> Standardizer:
-    """Column means and standard deviations of the rows that have the modality; see ``Moments``.
-
-    Args:
-        x: features, shape (n, d), or (n, t, d), where every valid step counts as a row.
-        present: which rows have the modality, shape (n,); all where not given.
-        lengths: valid steps of each row of a sequence, shape (n,); all where not given.
-        block: rows read at a time.
-
-    Raises:
-        InputError: no row has the modality.
-    """
-    moments = Moments(x.shape[-1])
-    for start in range(0, len(x), block):
-        rows = np.asarray(x[start : start + block])
-        keep = np.ones(rows.shape[:-1], dtype=bool)
-        if present is not None:
-            keep &= present[start : start + block].reshape(-1, *(1,) * (rows.ndim - 2))
-        if lengths is not None:
-            keep &= np.arange(rows.shape[1]) < lengths[start : start + block, None]
-        moments.add(rows[keep])
-    return moments.standardizer()

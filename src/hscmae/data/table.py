@@ -300,10 +300,11 @@ def _may_be_non_finite(x: FloatArray) -> BoolArray:
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     if x.dtype == np.float16:  # of which NumPy adds up none quickly: the exponent is all ones
         exponents = np.ascontiguousarray(flat).view(np.uint16) & 0x7C00
-        return exponents.max(axis=1, initial=0) == 0x7C00
+        suspect: BoolArray = exponents.max(axis=1, initial=0) == 0x7C00
+        return suspect
     with np.errstate(all="ignore"):
-        sums: BoolArray = ~np.isfinite(flat @ np.ones(flat.shape[1], flat.dtype))
-    return sums
+        suspect = ~np.isfinite(flat @ np.ones(flat.shape[1], flat.dtype))
+    return suspect
 
 
 def repeated_rows(ids: npt.NDArray[np.bytes_] | None) -> npt.NDArray[np.intp]:

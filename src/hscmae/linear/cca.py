@@ -65,7 +65,10 @@ def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = 
         present = {m: torch.ones(len(rows), dtype=torch.bool, device=rows.device) for m, rows in x.items()}
     size = max(len(rows) for rows in x.values())
     return stream_covariances(
-        tuple({m: v[start : start + BLOCK] for m, v in part.items()} for part in (x, present))
+        (
+            {m: rows[start : start + BLOCK] for m, rows in x.items()},
+            {m: rows[start : start + BLOCK] for m, rows in present.items()},
+        )
         for start in range(0, size, BLOCK)
     )
 
@@ -89,7 +92,7 @@ def stream_covariances(blocks: Iterable[tuple[Mapping[str, Tensor], Mapping[str,
         cross.add(a[both], b[both])
     assert cross is not None
     # Each modality is centred on all its rows, not on those of the pairs alone.
-    away = [_mean - whole.mean[0] for _mean, whole in zip(cross.mean, within.values(), strict=True)]
+    away = [of_pairs - whole.mean[0] for of_pairs, whole in zip(cross.mean, within.values(), strict=True)]
     return Covariances(
         mean={m: moment.mean[0] for m, moment in within.items()},
         within={m: moment.products / max(moment.count, 1) for m, moment in within.items()},

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.linear.cca import BLOCK, CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, covariances, ridge_cca
 
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
@@ -32,7 +32,7 @@ def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -
     return F.normalize(torch.stack(parts).sum(0), dim=1)
 
 
-def top_neighbours(t: Tensor, k: int, *, block: int = 2048) -> tuple[Tensor, Tensor]:
+def top_neighbours(t: Tensor, k: int, *, block: int = 512) -> tuple[Tensor, Tensor]:
     """The k most similar other rows of each row of a unit-norm embedding, exactly, in blocks of rows.
 
     Args:
@@ -88,6 +88,7 @@ def smoothed_cca(
     rounds: int,
     present: Mapping[str, Tensor] | None = None,
     scale: bool = True,
+    moments: Covariances | None = None,
 ) -> CanonicalMaps:
     r"""Ridge CCA whose cross-covariance is :math:`X_1^\top W^h X_2`, ``W`` mined from its own solution.
 
@@ -104,8 +105,9 @@ def smoothed_cca(
         rounds: how often to mine and solve; two are enough.
         present: modality -> rows that have it, shape (n,).
         scale: see ``ridge_cca``.
+        moments: covariances of all rows where ``x`` is a sample of them; those of ``x`` where not given.
     """
-    moments = covariances(x, present)
+    moments = moments or covariances(x, present)
     maps = ridge_cca(moments, dim, ridge, scale=scale)
     first, second = x
     # W is symmetric, so either side may be smoothed: that with fewer columns.

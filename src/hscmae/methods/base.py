@@ -25,15 +25,16 @@ from torch import Tensor
 from hscmae.config import MethodConfig, build, dotted_names, flatten, merge, nest
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import How, pool, pool_steps
-from hscmae.data.scaling import Standardizer, fit_standardizer
+from hscmae.data.scaling import Moments, Standardizer
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.selection import mutual_knn
 from hscmae.methods.closed_form import NEIGHBOURS
+from hscmae.training.features import row_blocks
 from hscmae.training.loop import Progress
 
 Float32Array = npt.NDArray[np.float32]
-BLOCK = 8192
+BLOCK = 2048  # rows; small enough that one operation finds in the cache what the one before wrote
 WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
 
 
@@ -183,15 +184,29 @@ class Method(ABC):
         if rows.ndim == 3:
             lengths = np.full(len(rows), rows.shape[1]) if lengths is None else np.asarray(lengths)
             present = present & (lengths > 0)
-        _require_finite(rows, present, modality, None, lengths)
         out = np.zeros((len(rows), self.config.dim), dtype=np.float32)
+        bad: list[int] = []
         for start in range(0, len(rows), BLOCK):
-            keep = present[start : start + BLOCK]
-            steps = None if lengths is None else lengths[start : start + BLOCK][keep]
-            with torch.inference_mode():
-                vectors = self._vectors(modality, rows[start : start + BLOCK][keep], steps)
-                z = self._embed(modality, vectors).float()
-                out[start : start + BLOCK][keep] = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
+            x, keep = rows[start : start + BLOCK], present[start : start + BLOCK]
+            steps = None if lengths is None else lengths[start : start + BLOCK]
+            bad += (non_finite_rows(x, keep, steps) + start).tolist()
+            if not bad:
+                out[start : start + BLOCK] = self._embed_block(modality, x, keep, steps)
+        _refuse_non_finite(bad, modality)
+        return out
+
+    @torch.inference_mode()
+    def _embed_block(self, modality: str, x: FloatArray, present: BoolArray, lengths: IntArray | None) -> Float32Array:
+        """Embeddings of rows known to be finite where present; zeros elsewhere."""
+        whole = bool(present.all())
+        if not whole:
+            x, lengths = x[present], None if lengths is None else lengths[present]
+        z = self._embed(modality, self._vectors(modality, x, lengths)).float()
+        unit: Float32Array = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
+        if whole:
+            return unit
+        out = np.zeros((len(present), unit.shape[1]), dtype=np.float32)
+        out[present] = unit
         return out
 
     def embed_pairs(self, data: Pairs | Mapping[str, FloatArray]) -> dict[str, Float32Array]:
@@ -284,13 +299,11 @@ class Method(ABC):
 
     def _fit_scalers(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Standardizer]:
         # Of pooled vectors, not of steps: they are what towers see, and scaling commutes with pooling.
-        scalers = {}
-        for m in pairs.modalities:
-            x = pairs.features[m][rows]
-            if m in pairs.lengths:
-                x = pool_steps(x, pairs.lengths[m][rows], self._how)
-            scalers[m] = fit_standardizer(x, pairs.present[m][rows])
-        return scalers
+        moments = {m: Moments(d) for m, d in pairs.dims.items()}
+        for x, present in row_blocks(pairs, rows, self._how):
+            for m, values in x.items():
+                moments[m].add(values[present[m]])
+        return {m: gathered.standardizer() for m, gathered in moments.items()}
 
     @abstractmethod
     def _fit(
@@ -312,14 +325,16 @@ class Method(ABC):
 
 
 def _require_finite(
-    x: FloatArray, present: BoolArray, what: str, rows: npt.NDArray[np.intp] | None, lengths: IntArray | None
+    x: FloatArray, present: BoolArray, what: str, rows: npt.NDArray[np.intp], lengths: IntArray | None
 ) -> None:
     bad: list[int] = []
     for start in range(0, len(x), BLOCK):
         here = slice(start, start + BLOCK)
         found = non_finite_rows(np.asarray(x[here]), present[here], None if lengths is None else lengths[here])
         bad += (found + start).tolist()
-    if rows is not None:
-        bad = np.intersect1d(bad, rows).tolist()
-    if bad:
-        raise InputError(f"{what}: values that are not finite in {describe_rows(bad)}")
+    _refuse_non_finite(np.intersect1d(bad, rows).tolist(), what)
+
+
+def _refuse_non_finite(rows: list[int], what: str) -> None:
+    if rows:
+        raise InputError(f"{what}: values that are not finite in {describe_rows(rows)}")

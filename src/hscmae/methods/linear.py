@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from pydantic import Field
 from torch import Tensor
 
 from hscmae.config import LinearConfig, Positive
-from hscmae.data.pairs import Pairs
-from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.data.pairs import BoolArray, FloatArray, Pairs
+from hscmae.data.scaling import Standardizer, standardizer_of
+from hscmae.linear.cca import CanonicalMaps, Covariances, covariances, ridge_cca, stream_covariances
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
 from hscmae.methods.base import Method
 from hscmae.methods.closed_form import choose_ridge
 from hscmae.streams import generator
-from hscmae.training.features import Batch, Features
+from hscmae.training.features import Batch, Features, row_blocks
 from hscmae.training.loop import Progress
 
 
@@ -29,15 +31,19 @@ class LinearMethod(Method):
     maps_: CanonicalMaps
 
     @abstractmethod
-    def _solve(self, training: Batch) -> CanonicalMaps:
-        """The maps, from standardised training rows."""
+    def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
+        """The maps, from standardised training rows (a sample above ``MAX_ROWS``) and the covariances of all."""
 
     def _fit(
         self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
     ) -> None:
-        self.scalers_ = self._fit_scalers(pairs, rows)
+        moments = stream_covariances(_tensors(row_blocks(pairs, rows, self._how)))
+        self.scalers_ = {
+            m: standardizer_of(mean.numpy(), moments.within[m].diagonal().numpy()) for m, mean in moments.mean.items()
+        }
         features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
-        maps = self._solve(features.sample(MAX_ROWS, generator(self.config.seed, "closed form")))
+        training = features.sample(MAX_ROWS, generator(self.config.seed, "closed form"))
+        maps = self._solve(training, _standardised(moments, self.scalers_))
         mean, weight = ({m: v.float() for m, v in part.items()} for part in (maps.mean, maps.weight))
         self.maps_ = CanonicalMaps(mean, weight, maps.correlation.float())
 
@@ -72,7 +78,7 @@ class Random(LinearMethod):
     def uses_seed(self, rows: int) -> bool:
         return True
 
-    def _solve(self, training: Batch) -> CanonicalMaps:
+    def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
         weight = {}
         for m, x in training.x.items():
             source = generator(self.config.seed, f"projection/{m}")
@@ -90,8 +96,7 @@ class PCA(LinearMethod):
     name = "pca"
     Config = PCAConfig
 
-    def _solve(self, training: Batch) -> CanonicalMaps:
-        moments = covariances(training.x, training.present)
+    def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
         weight = {}
         for m, within in moments.within.items():
             axes = torch.linalg.eigh(within).eigenvectors.flip(1)[:, : self.config.dim]
@@ -118,8 +123,8 @@ class PLS(LinearMethod):
     Config = PLSConfig
     config: PLSConfig
 
-    def _solve(self, training: Batch) -> CanonicalMaps:
-        moments, dim = covariances(training.x, training.present), self.config.dim
+    def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
+        dim = self.config.dim
         u, s, vt = torch.linalg.svd(moments.cross, full_matrices=False)
         gain = s[:dim] / s[0].clamp(min=torch.finfo(s.dtype).tiny) if self.config.scale else torch.ones_like(s[:dim])
         missing = (0, dim - len(gain))
@@ -143,11 +148,11 @@ class CCA(LinearMethod):
     Config = CCAConfig
     config: CCAConfig
 
-    def _solve(self, training: Batch) -> CanonicalMaps:
-        return self._closed_form(training, self.config.ridge)
+    def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
+        return self._closed_form(training, self.config.ridge, moments)
 
-    def _closed_form(self, training: Batch, ridge: float) -> CanonicalMaps:
-        moments = covariances(training.x, training.present)
+    def _closed_form(self, training: Batch, ridge: float, moments: Covariances | None = None) -> CanonicalMaps:
+        moments = moments or covariances(training.x, training.present)
         return ridge_cca(moments, self.config.dim, ridge, scale=self.config.scale)
 
 
@@ -166,10 +171,10 @@ class RidgeCCA(CCA):
     Config = RidgeCCAConfig
     config: RidgeCCAConfig
 
-    def _solve(self, training: Batch) -> CanonicalMaps:
+    def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
         ridge = self.config.ridge or choose_ridge(training, self._closed_form, self.config.seed)
         self.summary_["ridge"] = ridge
-        return self._closed_form(training, ridge)
+        return self._closed_form(training, ridge, moments)
 
 
 class SmoothedCCAConfig(RidgeCCAConfig):
@@ -188,7 +193,7 @@ class SmoothedCCA(RidgeCCA):
     Config = SmoothedCCAConfig
     config: SmoothedCCAConfig
 
-    def _closed_form(self, training: Batch, ridge: float) -> CanonicalMaps:
+    def _closed_form(self, training: Batch, ridge: float, moments: Covariances | None = None) -> CanonicalMaps:
         c = self.config
         return smoothed_cca(
             training.x,
@@ -200,4 +205,24 @@ class SmoothedCCA(RidgeCCA):
             rounds=c.rounds,
             present=training.present,
             scale=c.scale,
+            moments=moments,
         )
+
+
+def _tensors(
+    blocks: Iterable[tuple[dict[str, FloatArray], dict[str, BoolArray]]],
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    for x, present in blocks:
+        doubles = {m: torch.from_numpy(rows.astype(np.float64)) for m, rows in x.items()}
+        yield doubles, {m: torch.from_numpy(rows) for m, rows in present.items()}
+
+
+def _standardised(moments: Covariances, scalers: Mapping[str, Standardizer]) -> Covariances:
+    """The covariances of the standardised features, from those of the features."""
+    scale = {m: torch.from_numpy(s.scale.astype(np.float64)) for m, s in scalers.items()}
+    first, second = scale.values()
+    return Covariances(
+        mean={m: (mean - torch.from_numpy(scalers[m].mean)) / scale[m] for m, mean in moments.mean.items()},
+        within={m: cov / torch.outer(scale[m], scale[m]) for m, cov in moments.within.items()},
+        cross=moments.cross / torch.outer(first, second),
+    )

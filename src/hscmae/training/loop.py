@@ -190,11 +190,14 @@ class Loop:
         batch_size = min(round(settings.batch_size / features.complete_share), len(features))
         sums: dict[str, Tensor] = {}
         started = time.monotonic() - state.seconds
+        batches = features.batches(
+            _positions(self.seed, step, batch_size, len(features)) for step in range(state.step, steps)
+        )
         while state.step < steps and not self._out_of_patience():
             step = state.step
             lr = learning_rate(step, self.planned, settings)
             objective.before_step(features, step)
-            batch = features.shared(_positions(self.seed, step, batch_size, len(features)))
+            batch = next(batches)
             losses = objective.losses(batch, Noise(self.seed, step, batch.own.start, batch_size))
             total = objective.weights(losses)
             if features.device.type == "cpu":  # on a GPU this would wait for the device: there, where it logs
