@@ -61,6 +61,14 @@ def test_files_resume_and_refusal(store: Path, tmp_path: Path, capsys: Any) -> N
     assert "t over 2 splits" in text
     assert (out / "table.csv").read_text().count("\n") == 3
 
+    partial = [p for p in json.loads((out / "curves.json").read_text()) if p["curve"] == "partial"]
+    assert {p["x"] for p in partial} == {0.0, 0.1, 0.3, 0.5, 0.7, 0.9}
+    for p in partial:
+        whole = next(r for r in results if all(r[k] == p[k] for k in ("method", "seed", "split")))
+        if p["x"] == 0:  # nothing missing: what was measured anyway
+            assert p["a2v/mAP"] == pytest.approx(whole["a2v/mAP"])
+            assert p["v2a/mAP"] == pytest.approx(whole["v2a/mAP"])
+
     one = next(out.glob("fits/cca*100*.json"))
     one.unlink()
     kept = {f: f.stat().st_mtime_ns for f in out.glob("fits/*")}
@@ -129,7 +137,14 @@ def test_tiny_deep_one_split_and_other_names(tmp_path: Path) -> None:
     assert [r["method"] for r in results] == ["hscmae", "ridge-cca"]
     assert {"left2right/mAP", "right2left/mAP"} <= results[0].keys()
     assert results[0]["split"] == "file"
+    points = json.loads((tmp_path / "out" / "curves.json").read_text())
+    assert {(p["curve"], p["x"], p["method"]) for p in points} == {
+        ("wrong-pairs", x, name) for x in (0.0, 0.2, 0.4, 0.6) for name in ("hscmae", "ridge-cca")
+    }
+    ridge = {p["x"]: p["avg/mAP"] for p in points if p["method"] == "ridge-cca"}
+    assert ridge[0.0] == results[1]["avg/mAP"] > ridge[0.6]
     text = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "mAP by share of training pairs that are wrong" in text
     assert "bootstrap over its test clips" in text
     assert "**hscmae**" in text
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from hscmae.config import merge
 from hscmae.errors import InputError
 from hscmae.methods import METHODS, get_method
 
 OURS = "hscmae"
+SUPERVISED = "supervised"
 DAMAGES = ("wrong-pairs", "co-occurrence")
 CURVES = (*DAMAGES, "partial")
 SHARES = (0.2, 0.4, 0.6)
@@ -38,10 +40,26 @@ class Contender:
     settings: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
 
+    def changed(self, settings: Mapping[str, Any]) -> Contender:
+        """The same with other settings.
+
+        Raises:
+            InputError: a setting that the method does not have, or a value that it does not take.
+        """
+        merged = merge(self.settings, settings)
+        get_method(self.method).from_settings(merged, self.preset)
+        return replace(self, settings=merged)
+
     @property
     def reads_labels(self) -> bool:
-        """Whether it is there for scale only."""
-        return False
+        """Whether it is there for scale alone: classifiers trained with the labels."""
+        return self.method == SUPERVISED
+
+    def uses_seed(self, rows: int) -> bool:
+        """Whether the seed matters on so many training rows; classifiers are fitted once."""
+        if self.reads_labels:
+            return False
+        return get_method(self.method).from_settings(self.settings, self.preset).uses_seed(rows)
 
 
 @dataclass(frozen=True)
@@ -83,16 +101,19 @@ class Job:
 
 
 def contenders(names: Sequence[str]) -> list[Contender]:
-    """Contenders by METHOD or METHOD:PRESET; "all" is every method, and HSC-MAE's preset ``paper``.
+    """Contenders by METHOD or METHOD:PRESET; "all" is every method, HSC-MAE's preset ``paper``, and ``supervised``.
 
     Raises:
         InputError: no such method or preset, or none named.
     """
     wanted = [name for given in names for name in (_all() if given == "all" else [given])]
     if not wanted:
-        raise InputError(f"no methods named; there are all, {', '.join(METHODS)}")
+        raise InputError(f"no methods named; there are all, {', '.join([*METHODS, SUPERVISED])}")
     found = {}
     for name in wanted:
+        if name == SUPERVISED:
+            found[name] = Contender(name, name)
+            continue
         kind, _, preset = name.partition(":")
         method = get_method(kind)
         method(preset=preset or "default")
@@ -101,4 +122,4 @@ def contenders(names: Sequence[str]) -> list[Contender]:
 
 
 def _all() -> list[str]:
-    return [*(name for name in METHODS if name != OURS), f"{OURS}:paper", OURS]
+    return [*(name for name in METHODS if name != OURS), f"{OURS}:paper", OURS, SUPERVISED]

@@ -6,16 +6,19 @@ once a fit, at its end. Order: all methods on the first split, then the next, so
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hscmae.benchmark import table
+from hscmae.benchmark import plots, table
+from hscmae.benchmark.curves import TITLES, curve_lines, curve_names, curve_points, curve_table
 from hscmae.benchmark.jobs import CURVES, DAMAGES, SHARES, Contender, Job
 from hscmae.benchmark.runner import Progress, Record, open_runner, split_names, summary
+from hscmae.benchmark.tuning import tune_all
 from hscmae.data.pairs import Pairs
 from hscmae.errors import InputError, RunError
+from hscmae.extras import require
 from hscmae.files import write_atomic
-from hscmae.methods import get_method
 
 
 def benchmark(
@@ -25,6 +28,7 @@ def benchmark(
     *,
     seeds: int = 5,
     splits: int = 0,
+    trials: int = 0,
     own_split: str = "file",
     curves: Sequence[str] = (),
     resume: bool = False,
@@ -41,6 +45,8 @@ def benchmark(
         who: see ``jobs.contenders``.
         seeds: fits with seeds 0 to ``seeds - 1``; a method whose solution the seed cannot change is fitted once.
         splits: number of random resplits; 0: the split that the data has.
+        trials: label-free trials of each method's settings on the first split's training rows, whose best are used in
+            every split (extra ``tune``); 0: the settings as they are.
         own_split: what to call that split.
         curves: of ``jobs.CURVES``: what to measure beside, see ``curves``.
         resume: go on with what is in ``output``.
@@ -67,30 +73,50 @@ def benchmark(
         "settings": {c.name: c.settings for c in who},
         "seeds": seeds,
         "splits": names,
+        "trials": trials,
         "curves": sorted(curves),
     }
     rows = max(len(pairs.rows_of("train")) if pairs.split is not None else 0, len(pairs))
-    plan = [
-        Job(c, split, seed, damage, share, partial="partial" in curves and not damage)
-        for split in names
-        for seed in range(seeds)
-        for damage, share in [("", 0.0), *((d, s) for d in DAMAGES if d in curves for s in SHARES)]
-        for c in who
-        if seed == 0 or damage or get_method(c.method).from_settings(c.settings, c.preset).uses_seed(rows)
-    ]
+    if trials:
+        require("optuna", "tune")
     with open_runner(
         output, pairs, options, resume=resume, overwrite=overwrite, jobs=jobs, threads=threads, progress=progress
     ) as runner:
-        records = runner.run(plan)
+        if trials:
+            who, _ = tune_all(runner, who, names[0], trials)
+        records = runner.run(
+            [
+                Job(c, split, seed, damage, share, partial="partial" in curves and not damage)
+                for split in names
+                for seed in range(seeds)
+                for damage, share in [("", 0.0), *((d, s) for d in DAMAGES if d in curves for s in SHARES)]
+                for c in who
+                if not (damage and c.reads_labels) and (seed == 0 or damage or c.uses_seed(rows))
+            ]
+        )
     clean = [record for record in records if not record["damage"]]
     if all(record["status"] == "failed" for record in clean):
         raise RunError(f"every fit failed; the first: {clean[0]['error']}")
-    write_reports(output, clean, who, names)
+    write_reports(output, records, who, names)
     return [summary(record) for record in clean]
 
 
 def write_reports(output: Path, records: Sequence[Record], who: Sequence[Contender], splits: Sequence[str]) -> None:
-    """``benchmark.md`` and ``table.csv``."""
-    found, metric = table.rows(records, who), table.metric_of(records)
-    write_atomic(output / "benchmark.md", table.markdown(found, metric, splits).encode())
+    """``benchmark.md``, ``table.csv``, ``curves.json`` and the plots."""
+    clean = [record for record in records if not record["damage"]]
+    found, metric = table.rows(clean, who), table.metric_of(clean)
+    ours = [c.name for c in who if table.is_ours(c)]
+    points = curve_points(records)
+    text = [table.markdown(found, metric, splits), *(curve_table(points, name) for name in curve_names(points))]
+    write_atomic(output / "benchmark.md", "\n".join(text).encode())
     write_atomic(output / "table.csv", table.as_csv(found, metric).encode())
+    chance = next((r["chance/mAP"] for r in clean if r.get("chance/mAP")), None)
+    plots.draw(output, "bars", plots.bars, found, metric, chance if metric == table.METRICS[0] else None)
+    if any(record.get("classes") for record in clean):
+        plots.draw(output, "precision-recall", plots.precision_recall, clean, ours)
+        plots.draw(output, "per-class", plots.per_class, clean, found)
+    if points:
+        write_atomic(output / "curves.json", (json.dumps(points, indent=1) + "\n").encode())
+    for name in curve_names(points):
+        lines, bands = curve_lines(points, name)
+        plots.draw(output, f"curve-{name}", plots.lines, lines, ours, TITLES[name], "mAP, mean ± 1 SD of fits", bands)

@@ -197,7 +197,11 @@ def _interval(
     if len(mine) != 1:
         return t_interval([float(np.mean(seeds)) for seeds in mine.values()])
     ap = clip_values(records, name) if metric == METRICS[0] else None
-    return None if ap is None else clip_interval(ap)
+    if ap is not None:
+        return clip_interval(ap)
+    found = [r[f"{metric}_ci"] for r in records if r["method"] == name and r.get(f"{metric}_ci")]
+    low, high = np.mean(found, axis=0) if found else (math.nan, math.nan)
+    return (float(low), float(high)) if found else None
 
 
 def _compare(
