@@ -14,9 +14,9 @@ import yaml
 from conftest import make_pairs
 from hscmae.benchmark import tuning
 from hscmae.benchmark.jobs import Contender, contenders
-from hscmae.benchmark.spaces import RANGES, space
+from hscmae.benchmark.spaces import space
 from hscmae.cli import main
-from hscmae.config import build, dotted_names, nest
+from hscmae.config import build, nest
 from hscmae.data.pairs import Labels
 from hscmae.data.store import write_store
 from hscmae.methods import METHODS, get_method
@@ -76,13 +76,10 @@ def test_every_range_is_one_that_the_method_takes(name: str) -> None:
     assert "dim" not in space(contender)
 
 
-def test_a_part_that_is_off_stays_off_and_every_range_has_a_method() -> None:
+def test_a_part_that_is_off_stays_off() -> None:
     off = Contender("x", "hscmae", settings={"loss": {"sample_weight": 0.0}, "warm_start": {"kind": "none"}})
     assert not {"loss.sample_weight", "warm_start.ridge", "head.ridge"} & space(off).keys()
     assert "ridge" not in space(Contender("cca", "cca"))
-    have = {dotted for method in METHODS.values() for dotted in dotted_names(method.Config).values()}
-    expected_later = {"gamma", "loss.tau_target", "loss.contrastive_weight", "loss.reconstruction_weight"}
-    assert RANGES.keys() - have <= expected_later
 
 
 def test_too_few_pairs_to_judge_by_and_nothing_to_tune(tmp_path: Path, capsys: Any) -> None:

@@ -140,9 +140,14 @@ def write_reports(output: Path, records: Sequence[Record], who: Sequence[Contend
     found, metric, base = table.rows(records, who, against=who[0].name), table.metric_of(records), who[0].name
     # All are HSC-MAE here: the whole is what stands out.
     found = [replace(row, ours=row.name == base) for row in found]
-    write_atomic(output / "ablation.md", table.markdown(found, metric, splits, against=base).encode())
-    write_atomic(output / "ablation.csv", table.as_csv(found, metric).encode())
     parts = {c.name for c in who if c.part not in SWEEPS}
+    text = table.markdown([r for r in found if r.name in parts], metric, splits, against=base)
+    if len(parts) < len(found):
+        order = {c.name: i for i, c in enumerate(who)}
+        swept = sorted((r for r in found if r.name == base or r.name not in parts), key=lambda r: order[r.name])
+        text += "\n### Sensitivity\n\n" + table.markdown(swept, metric, splits, against=base)
+    write_atomic(output / "ablation.md", text.encode())
+    write_atomic(output / "ablation.csv", table.as_csv(found, metric).encode())
     if len(parts) > 1:
         plots.draw(output, "ablation", plots.differences, [r for r in found if r.name in parts], metric, base)
     curves = {s: sweep(records, who, s, metric) for s in SWEEPS if any(c.part == s for c in who)}

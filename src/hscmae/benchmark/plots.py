@@ -106,7 +106,14 @@ def lines(
         x, y = curves[name]
         colour, dash = style[name]
         axes.plot(
-            x, y, dash, color=colour, linewidth=2.8 if name in ours else 1.4, label=name, marker="o", markersize=3
+            x,
+            y,
+            dash,
+            color=colour,
+            linewidth=2.8 if name == "hscmae" else 1.9 if name in ours else 1.4,
+            label=name,
+            marker="o",
+            markersize=3,
         )
         if bands is not None and name in bands:
             axes.fill_between(x, *bands[name], color=colour, alpha=0.25 if name in ours else 0.12, linewidth=0)
@@ -226,7 +233,8 @@ def sweeps(curves: Mapping[str, tuple[Sequence[float], Any, Any, Any, float]], y
     for panel, (name, (x, mean, low, high, default)) in zip(panels.flat, curves.items(), strict=False):
         panel.fill_between(x, low, high, color=OURS, alpha=0.2, linewidth=0)
         panel.plot(x, mean, "o-", color=OURS, markersize=4)
-        if min(x) > 0 and max(x) / min(x) >= 8:
+        steps = np.diff(x)
+        if len(steps) and steps.max() > 3 * steps.min():
             panel.set_xscale("log")
             chosen = [v for i, v in enumerate(x) if i % 2 == 0] if len(x) > 5 else list(x)
             panel.set_xticks(chosen, [f"{v:g}" for v in chosen])
@@ -238,4 +246,7 @@ def sweeps(curves: Mapping[str, tuple[Sequence[float], Any, Any, Any, float]], y
         panel.spines[["top", "right"]].set_visible(False)
     for row in panels:
         row[0].set_ylabel(y_title)
+    marked = next((panel for panel in panels.flat if panel.get_legend_handles_labels()[1]), None)
+    if marked is not None:
+        figure.legend(*marked.get_legend_handles_labels(), loc="outside upper right", frameon=False)
     return figure

@@ -6,6 +6,7 @@ trial.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -108,8 +109,7 @@ def _test(job: Job, pairs: Pairs) -> dict[str, Any]:
 
 def _with_labels(job: Job, pairs: Pairs) -> dict[str, Any]:
     """What classifiers reach that are shown the labels of the training rows; its time is that of all it does."""
-    from hscmae.evaluation.supervised import evaluate_supervised
-
+    evaluate_supervised = importlib.import_module("hscmae.evaluation.supervised").evaluate_supervised
     base, began = peak_rss_mb(), time.perf_counter()
     metrics = evaluate_supervised(pairs, seed=job.seed)
     seconds = time.perf_counter() - began
