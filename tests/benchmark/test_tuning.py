@@ -56,14 +56,14 @@ def test_no_labels_no_test_rows_and_resume(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_verb_writes_a_config_that_trains(tmp_path: Path, capsys: Any) -> None:
     write_store(make_pairs(400), tmp_path / "pairs")
-    command = ["tune", str(tmp_path / "pairs"), "--method", "smoothed-cca", "--trials", "3", "--set", "dim=6"]
+    command = ["tune", str(tmp_path / "pairs"), "--method", "ridge-cca", "--trials", "3", "--set", "dim=6"]
     assert main([*command, "--output", str(tmp_path / "out"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
     assert best["dim"] == 6
     assert {k: best[k] for k in found["settings"]} == found["settings"]
     assert "| 0 |" in (tmp_path / "out" / "tune.md").read_text()
-    train = ["train", str(tmp_path / "pairs"), "--method", "smoothed-cca", "--output", str(tmp_path / "run")]
+    train = ["train", str(tmp_path / "pairs"), "--method", "ridge-cca", "--output", str(tmp_path / "run")]
     assert main([*train, "--config", str(tmp_path / "out" / "best.yaml")]) == 0
 
 
