@@ -144,7 +144,8 @@ class Runner:
             "share": job.share,
             "wall_seconds": round(time.monotonic() - began, 3),
         }
-        if process.exitcode == 0 and result.exists():
+        # The file says it, not the exit code: of two threads that wait for processes, one may read the other's.
+        if result.exists():
             found = json.loads(result.read_bytes())
             result.unlink()
             return {**record, **found}
