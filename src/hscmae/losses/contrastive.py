@@ -1,4 +1,4 @@
-"""Contrastive losses: affinity-weighted InfoNCE (the local level) and plain symmetric InfoNCE (a baseline)."""
+"""Contrastive losses: affinity-weighted InfoNCE (the local level); of baselines, symmetric InfoNCE and SoftCLIP."""
 
 from __future__ import annotations
 
@@ -94,3 +94,38 @@ def infonce(z1: Tensor, z2: Tensor, *, tau: float = 0.07, valid: Tensor | None =
     logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / tau
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def softclip(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    tau: float = 0.07,
+    soft_share: float = 0.3,
+    tau_target: float = 0.1,
+    valid: Tensor | None = None,
+) -> Tensor:
+    r"""Symmetric InfoNCE with targets softened by similarities within a modality (SoftCLIP, Gao et al. 2023).
+
+    .. math::
+        L_{12} = -\frac{1}{n}\sum_{ij} Q_{ij} \log \operatorname{softmax}_j\frac{z_{1,i} \cdot z_{2,j}}{\tau},\qquad
+        Q_{ij} = (1 - s)\,[i = j] + s \operatorname{softmax}_j\frac{z_{1,i} \cdot z_{1,j}}{\tau_Q}
+
+    and likewise from the other modality; the two are averaged. No gradient flows through the targets. The paper's
+    divergence from the targets has the same gradient.
+
+    Args:
+        z1: embeddings of one modality, shape (n, dim); normalised here.
+        z2: embeddings of the other, shape (n, dim); row i of both is a pair.
+        tau: temperature.
+        soft_share: s, in [0, 1]; 0 is InfoNCE.
+        tau_target: temperature of the soft targets, the sample itself among them.
+        valid: rows that have both modalities, shape (n,), bool.
+    """
+    if valid is not None:
+        z1, z2 = z1[valid], z2[valid]
+    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    logits = z1 @ z2.T / tau
+    own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
+    there, back = ((1 - soft_share) * own + soft_share * (z @ z.T / tau_target).softmax(1).detach() for z in (z1, z2))
+    return (F.cross_entropy(logits, there) + F.cross_entropy(logits.T, back)) / 2

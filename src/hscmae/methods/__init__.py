@@ -2,12 +2,29 @@
 
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
-from hscmae.methods.contrastive import InfoNCE
+from hscmae.methods.contrastive import InfoNCE, SoftCLIP
+from hscmae.methods.correlation import DCCA, DCCAE
 from hscmae.methods.hscmae import HSCMAE
 from hscmae.methods.linear import CCA, PCA, PLS, Random, RidgeCCA, SmoothedCCA
+from hscmae.methods.reconstruction import CAVMAE, MAE
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Random, PCA, PLS, CCA, RidgeCCA, SmoothedCCA, InfoNCE, HSCMAE)
+    method.name: method
+    for method in (
+        Random,
+        PCA,
+        PLS,
+        CCA,
+        RidgeCCA,
+        SmoothedCCA,
+        DCCA,
+        DCCAE,
+        InfoNCE,
+        SoftCLIP,
+        MAE,
+        CAVMAE,
+        HSCMAE,
+    )
 }
 
 
@@ -23,8 +40,12 @@ def get_method(name: str) -> type[Method]:
 
 
 __all__ = [
+    "CAVMAE",
     "CCA",
+    "DCCA",
+    "DCCAE",
     "HSCMAE",
+    "MAE",
     "METHODS",
     "PCA",
     "PLS",
@@ -33,5 +54,6 @@ __all__ = [
     "Random",
     "RidgeCCA",
     "SmoothedCCA",
+    "SoftCLIP",
     "get_method",
 ]

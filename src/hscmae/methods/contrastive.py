@@ -1,22 +1,16 @@
-"""InfoNCE dual encoder, as CLIP trains it: the usual contrastive baseline, on the same engine as HSC-MAE."""
+"""Contrastive dual encoders: InfoNCE, as CLIP trains it, and SoftCLIP's softened targets."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from hscmae.config import DeepConfig, Head, Section, Training
+from hscmae.config import DeepConfig, Section, Share, Training
 from hscmae.config import Network as NetworkSettings
-from hscmae.losses.contrastive import infonce
-from hscmae.losses.weighting import LossWeights
-from hscmae.methods.deep import DeepMethod
-from hscmae.nn.network import Network
+from hscmae.losses.contrastive import infonce, softclip
+from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective, complete
 from hscmae.streams import Noise
-from hscmae.training.features import Batch, Features
-from hscmae.training.loop import Objective, full_precision
+from hscmae.training.features import Batch
 
 
 class ContrastiveLoss(Section):
@@ -28,50 +22,69 @@ class ContrastiveLoss(Section):
 class InfoNCEConfig(DeepConfig):
     """All settings of the InfoNCE dual encoder."""
 
-    # Tuned by held-out agreement, as HSC-MAE is: see docs/decisions.md.
     network: NetworkSettings = NetworkSettings(dropout=0.7)
     training: Training = Training(lr=3e-4)
     loss: ContrastiveLoss = ContrastiveLoss()
-    head: Head = Head(final=False)
 
 
-class InfoNCEObjective(Objective):
-    """A dual encoder and its one loss."""
+class InfoNCEObjective(DualEncoderObjective):
+    """Pairs against all other pairs of the batch."""
 
-    def __init__(self, config: InfoNCEConfig, network: Network) -> None:
-        super().__init__()
-        self.config = config
-        self.student = network
-        self.precision = getattr(torch, config.training.precision)
-        self.weights = LossWeights({"contrastive": 1.0}, learned=False)
-
-    def embed(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        z: Tensor = self.student.tower(modality)(x, valid=valid)
-        return z
+    config: InfoNCEConfig
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        a, v = batch.x
-        pooled = self.student.pooled(batch.x, batch.valid)
-        with self.autocast(batch):
-            own = {m: full_precision(self.student.tower(m)(x, noise, f"clean/{m}")) for m, x in pooled.items()}
-        z, present = batch.gather(own), batch.gather(batch.present)
-        return {"contrastive": infonce(z[a], z[v], tau=self.config.loss.tau, valid=present[a] & present[v])}
+        a, v = self.clean(self.student.pooled(batch.x, batch.valid), batch, noise).values()
+        return {"contrastive": infonce(a, v, tau=self.config.loss.tau, valid=complete(batch))}
 
 
-class InfoNCE(DeepMethod):
+class InfoNCE(DualEncoder):
     """CLIP-style dual encoder (Radford et al. 2021; van den Oord et al. 2018)."""
 
     name = "infonce"
     Config = InfoNCEConfig
     config: InfoNCEConfig
-    several_processes = True
 
-    def _network(self) -> Network:
-        return self._towers()
+    def _objective(self) -> InfoNCEObjective:
+        return InfoNCEObjective(self.config, self._towers(), {"contrastive": 1.0})
 
-    def _build(self, features: Features, prepared: dict[str, Any]) -> InfoNCEObjective:
-        return InfoNCEObjective(self.config, self._network()).to(features.device)
 
-    def _trained(self, objective: Objective) -> Network:
-        assert isinstance(objective, InfoNCEObjective)
-        return objective.student.eval()
+class SoftCLIPLoss(ContrastiveLoss):
+    """The contrastive loss with softened targets."""
+
+    soft_share: Share = Field(0.3, description="weight of the soft targets beside the own pair")
+    tau_target: float = Field(0.1, gt=0, description="temperature of the soft targets")
+
+
+class SoftCLIPConfig(DeepConfig):
+    """All settings of SoftCLIP."""
+
+    network: NetworkSettings = NetworkSettings(dropout=0.7)
+    training: Training = Training(lr=3e-4)
+    loss: SoftCLIPLoss = SoftCLIPLoss()
+
+
+class SoftCLIPObjective(DualEncoderObjective):
+    """Pairs against all other pairs, which count as positives by how alike they are within a modality."""
+
+    config: SoftCLIPConfig
+
+    def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        a, v = self.clean(self.student.pooled(batch.x, batch.valid), batch, noise).values()
+        loss = self.config.loss
+        soft = {"soft_share": loss.soft_share, "tau_target": loss.tau_target}
+        return {"contrastive": softclip(a, v, tau=loss.tau, valid=complete(batch), **soft)}
+
+
+class SoftCLIP(DualEncoder):
+    """SoftCLIP-style dual encoder (Gao et al. 2023), its targets from the student's own similarities.
+
+    The paper takes them from region features and tags of a detector, and adds a term on the negatives alone; neither
+    has a counterpart here.
+    """
+
+    name = "softclip"
+    Config = SoftCLIPConfig
+    config: SoftCLIPConfig
+
+    def _objective(self) -> SoftCLIPObjective:
+        return SoftCLIPObjective(self.config, self._towers(), {"contrastive": 1.0})
