@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticUndefined
 
-from hscmae.config import PRESETS, HSCMAEConfig, Section, build, dotted_names, flatten, merge, nest
+from hscmae.config import PRESETS, HSCMAEConfig, Section, Training, build, dotted_names, flatten, merge, nest
 from hscmae.errors import InputError
 from hscmae.methods import METHODS
 
@@ -207,3 +207,11 @@ def test_merge_goes_section_by_section_and_leaves_its_arguments_alone():
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(ValueError, match="frozen"):
         HSCMAEConfig().loss.tau = 3.0
+
+
+def test_one_setting_of_a_section_leaves_the_methods_own_defaults_of_the_others():
+    own = MODELS["infonce"]()
+    assert own.training.lr != Training().lr
+    assert build(MODELS["infonce"], {"training": {"refit": False}}).training.lr == own.training.lr
+    assert METHODS["infonce"](training_refit=False).config.training.lr == own.training.lr
+    assert METHODS["dcca"].from_settings({"head": {"ridge": 3.0}}).config.head.final is True

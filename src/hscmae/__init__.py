@@ -24,7 +24,21 @@ if TYPE_CHECKING:
     from hscmae.data.synthetic import synthetic_pairs
     from hscmae.errors import HscmaeError, InputError, RunError
     from hscmae.evaluation.protocol import evaluate
-    from hscmae.methods import CCA, HSCMAE, PCA, PLS, InfoNCE, Random, RidgeCCA, SmoothedCCA
+    from hscmae.methods import (
+        CAVMAE,
+        CCA,
+        DCCA,
+        DCCAE,
+        HSCMAE,
+        MAE,
+        PCA,
+        PLS,
+        InfoNCE,
+        Random,
+        RidgeCCA,
+        SmoothedCCA,
+        SoftCLIP,
+    )
 
 # Imported on first use, so that `hscmae --help` does not wait for torch.
 _HOME = {
@@ -47,11 +61,20 @@ _HOME = {
     "push_to_hub": "hscmae.artifact",
     "read": "hscmae.data.readers",
     "synthetic_pairs": "hscmae.data.synthetic",
+    "CAVMAE": "hscmae.methods",
+    "DCCA": "hscmae.methods",
+    "DCCAE": "hscmae.methods",
+    "MAE": "hscmae.methods",
+    "SoftCLIP": "hscmae.methods",
 }
 
 __all__ = [
+    "CAVMAE",
     "CCA",
+    "DCCA",
+    "DCCAE",
     "HSCMAE",
+    "MAE",
     "PCA",
     "PLS",
     "HscmaeError",
@@ -63,6 +86,7 @@ __all__ = [
     "RidgeCCA",
     "RunError",
     "SmoothedCCA",
+    "SoftCLIP",
     "evaluate",
     "from_pretrained",
     "load",

@@ -232,13 +232,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(model: type[C], settings: Mapping[str, Any], origin: str = "settings") -> C:
-    """Validate nested settings.
+    """Validate nested settings; those not given are the model's own defaults, also within a section that is given.
 
     Raises:
         InputError: one line that names ``origin``, the setting and what is wrong with it.
     """
     try:
-        return model.model_validate(settings)
+        return model.model_validate(merge(model().model_dump(), settings))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

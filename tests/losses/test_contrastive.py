@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hscmae.losses.affinity import Neighbours, mine_neighbours
-from hscmae.losses.contrastive import affinity_infonce, infonce
+from hscmae.losses.contrastive import affinity_infonce, infonce, softclip
 
 N, MEMORY, DIM = 7, 5, 4
 TREATMENTS = {
@@ -193,3 +193,53 @@ def test_infonce_gradcheck():
     z1, z2 = draw(N, 0).requires_grad_(), draw(N, 1).requires_grad_()
     valid = torch.arange(N) != 3
     assert torch.autograd.gradcheck(lambda a, b: infonce(a, b, tau=0.3, valid=valid), (z1, z2))
+
+
+@pytest.mark.parametrize("soft_share", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("missing", [False, True])
+def test_softclip_equals_loop(missing, soft_share):
+    z1, z2 = draw(N, 0), 3 * draw(N, 1)
+    valid = torch.arange(N) % 3 != 1 if missing else None
+    rows = [i for i in range(N) if valid is None or valid[i]]
+
+    def cosine(x, i, y, j):
+        a, b = x[i].tolist(), y[j].tolist()
+        return sum(p * q for p, q in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+    total = 0.0
+    for query, key in ((z1, z2), (z2, z1)):
+        for i in rows:
+            all_keys = math.log(sum(math.exp(cosine(query, i, key, k) / 0.3) for k in rows))
+            all_alike = sum(math.exp(cosine(query, i, query, k) / 0.2) for k in rows)
+            for j in rows:
+                target = (1 - soft_share) * (i == j)
+                target += soft_share * math.exp(cosine(query, i, query, j) / 0.2) / all_alike
+                total -= target * (cosine(query, i, key, j) / 0.3 - all_keys) / 2
+    loss = softclip(z1, z2, tau=0.3, soft_share=soft_share, tau_target=0.2, valid=valid)
+    assert loss.item() == pytest.approx(total / len(rows), abs=1e-12)
+
+
+def test_softclip_with_hard_targets_is_infonce():
+    z1, z2 = draw(N, 0), draw(N, 1)
+    torch.testing.assert_close(softclip(z1, z2, tau=0.2, soft_share=0.0), infonce(z1, z2, tau=0.2))
+
+
+def test_softclip_gradient_is_that_of_fixed_targets():
+    # Finite differences would move the targets too, through which no gradient may flow.
+    z1, z2 = draw(N, 0), draw(N, 1)
+    q1, q2 = ((0.6 * torch.eye(N) + 0.4 * (F.normalize(z) @ F.normalize(z).T / 0.2).softmax(1)) for z in (z1, z2))
+
+    def fixed(a, b):
+        logits = F.normalize(a) @ F.normalize(b).T / 0.3
+        return (F.cross_entropy(logits, q1) + F.cross_entropy(logits.T, q2)) / 2
+
+    inputs = (z1.requires_grad_(), z2.requires_grad_())
+    assert torch.autograd.gradcheck(fixed, inputs)
+    found = torch.autograd.grad(softclip(z1, z2, tau=0.3, soft_share=0.4, tau_target=0.2), inputs)
+    for gradient, expected in zip(found, torch.autograd.grad(fixed(z1, z2), inputs), strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_softclip_gradcheck_with_hard_targets():
+    inputs = (draw(N, 0).requires_grad_(), draw(N, 1).requires_grad_())
+    assert torch.autograd.gradcheck(lambda a, b: softclip(a, b, tau=0.3, soft_share=0.0), inputs)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from hscmae.data.pairs import Pairs
+from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import pool
 from hscmae.evaluation.metrics import evaluate_embeddings
 
@@ -40,19 +40,33 @@ def evaluate(
     """
     pairs = Pairs.of(data)
     method.require_modalities(pairs)
+
+    def embed(modality: str, x: FloatArray, present: BoolArray, lengths: IntArray | None) -> FloatArray:
+        return method.embed(modality, x, present=present, lengths=lengths)
+
+    return evaluate_embedder(embed, pairs, tuple(method.dims_), split=split, bootstrap=bootstrap, seed=seed)
+
+
+def evaluate_embedder(
+    embed: Callable[[str, FloatArray, BoolArray, IntArray | None], FloatArray],
+    pairs: Pairs,
+    modalities: tuple[str, ...],
+    *,
+    split: str,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """``evaluate`` for anything that embeds: ``embed(modality, features, present, lengths)`` gives (n, dim)."""
     chosen = "all" if pairs.split is None and split == "test" else split
     rows = pairs.rows_of(chosen)
     whole = pool(pairs)
     # A vector is known for silence by how many rows of the whole file share it, as in training.
-    silent = {m: whole.silent(m)[rows] for m in method.dims_}
+    silent = {m: whole.silent(m)[rows] for m in modalities}
     pairs, vectors = pairs.of_split(chosen), whole.of_split(chosen)
     metrics = evaluate_embeddings(
-        {
-            m: method.embed(m, pairs.features[m], present=pairs.present[m], lengths=pairs.lengths.get(m))
-            for m in method.dims_
-        },
+        {m: embed(m, pairs.features[m], pairs.present[m], pairs.lengths.get(m)) for m in modalities},
         pairs.labels,
-        present={m: vectors.present[m] for m in method.dims_},
+        present={m: vectors.present[m] for m in modalities},
         silent=silent,
         bootstrap=bootstrap,
         seed=seed,
