@@ -8,7 +8,7 @@ from torch import Tensor
 from hscmae.config import DeepConfig, Section, Share, Training
 from hscmae.config import Network as NetworkSettings
 from hscmae.losses.contrastive import infonce, softclip
-from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective, complete
+from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective
 from hscmae.streams import Noise
 from hscmae.training.features import Batch
 
@@ -33,8 +33,8 @@ class InfoNCEObjective(DualEncoderObjective):
     config: InfoNCEConfig
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        a, v = self.clean(self.student.pooled(batch.x, batch.valid), batch, noise).values()
-        return {"contrastive": infonce(a, v, tau=self.config.loss.tau, valid=complete(batch))}
+        a, v, both = self.pairs(self.clean(self.student.pooled(batch.x, batch.valid), batch, noise), batch)
+        return {"contrastive": infonce(a, v, tau=self.config.loss.tau, valid=both)}
 
 
 class InfoNCE(DualEncoder):
@@ -69,10 +69,10 @@ class SoftCLIPObjective(DualEncoderObjective):
     config: SoftCLIPConfig
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        a, v = self.clean(self.student.pooled(batch.x, batch.valid), batch, noise).values()
+        a, v, both = self.pairs(self.clean(self.student.pooled(batch.x, batch.valid), batch, noise), batch)
         loss = self.config.loss
         soft = {"soft_share": loss.soft_share, "tau_target": loss.tau_target}
-        return {"contrastive": softclip(a, v, tau=loss.tau, valid=complete(batch), **soft)}
+        return {"contrastive": softclip(a, v, tau=loss.tau, valid=both, **soft)}
 
 
 class SoftCLIP(DualEncoder):

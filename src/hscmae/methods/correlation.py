@@ -11,7 +11,7 @@ from torch import Tensor
 from hscmae.config import DeepConfig, Head, Section, Training, Weight
 from hscmae.config import Network as NetworkSettings
 from hscmae.losses.correlation import correlation_loss
-from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective, complete
+from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective
 from hscmae.methods.reconstruction import ReconstructionObjective, build_decoders
 from hscmae.streams import Noise
 from hscmae.training.features import Batch
@@ -33,6 +33,10 @@ class DCCAConfig(DeepConfig):
     head: Head = Head(final=True)
 
 
+def canonical_correlation(a: Tensor, v: Tensor, both: Tensor, settings: CorrelationLoss) -> Tensor:
+    return correlation_loss(a, v, ridge=settings.ridge, form=settings.correlation, valid=both)
+
+
 class DCCAObjective(DualEncoderObjective):
     """One minus the mean canonical correlation."""
 
@@ -40,12 +44,7 @@ class DCCAObjective(DualEncoderObjective):
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         z = self.clean(self.student.pooled(batch.x, batch.valid), batch, noise)
-        return {"correlation": canonical_correlation(z, self.config.loss, batch)}
-
-
-def canonical_correlation(z: dict[str, Tensor], settings: CorrelationLoss, batch: Batch) -> Tensor:
-    a, v = z.values()
-    return correlation_loss(a, v, ridge=settings.ridge, form=settings.correlation, valid=complete(batch))
+        return {"correlation": canonical_correlation(*self.pairs(z, batch), self.config.loss)}
 
 
 class DCCA(DualEncoder):
@@ -86,7 +85,7 @@ class DCCAEObjective(ReconstructionObjective):
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         x = self.student.pooled(batch.x, batch.valid)
         z = self.clean(x, batch, noise)
-        losses = {"correlation": canonical_correlation(z, self.config.loss, batch)}
+        losses = {"correlation": canonical_correlation(*self.pairs(z, batch), self.config.loss)}
         if "reconstruction" in self.active:
             nothing = {m: torch.zeros_like(rows) for m, rows in x.items()}
             losses["reconstruction"] = self.reconstruction(z, x, nothing, batch)

@@ -19,7 +19,7 @@ from hscmae.methods.deep import DeepMethod
 from hscmae.nn.network import Network
 from hscmae.streams import Noise
 from hscmae.training.features import Batch, Features
-from hscmae.training.loop import Objective
+from hscmae.training.loop import Objective, full_precision
 
 
 class DualEncoderObjective(Objective):
@@ -40,13 +40,20 @@ class DualEncoderObjective(Objective):
         return z
 
     def clean(self, x: Mapping[str, Tensor], batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Embeddings of pooled features ``x`` that nothing is hidden of, each of shape (n, dim), float32."""
+        """Embeddings of this process's pooled features ``x``, of which nothing is hidden; each of shape (n, dim)."""
         with self.autocast(batch):
-            return {m: self.student.tower(m)(rows, noise, f"clean/{m}").float() for m, rows in x.items()}
+            return {m: full_precision(self.student.tower(m)(rows, noise, f"clean/{m}")) for m, rows in x.items()}
+
+    def pairs(self, z: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the global batch both modalities' embeddings, and which rows have both: (n, dim), (n, dim), (n,)."""
+        a, v = batch.gather(z).values()
+        return a, v, torch.stack(list(batch.gather(batch.present).values())).all(0)
 
 
 class DualEncoder(DeepMethod):
     """A method whose objective is a ``DualEncoderObjective``."""
+
+    several_processes = True
 
     @abstractmethod
     def _objective(self) -> DualEncoderObjective:
@@ -61,8 +68,3 @@ class DualEncoder(DeepMethod):
     def _trained(self, objective: Objective) -> Network:
         assert isinstance(objective, DualEncoderObjective)
         return objective.student.eval()
-
-
-def complete(batch: Batch) -> Tensor:
-    """Rows that have both modalities, shape (n,), bool."""
-    return torch.stack(list(batch.present.values())).all(0)

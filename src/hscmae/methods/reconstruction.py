@@ -13,12 +13,13 @@ from hscmae.config import Network as NetworkSettings
 from hscmae.losses.contrastive import infonce
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.methods.contrastive import ContrastiveLoss
-from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective, complete
+from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective
 from hscmae.nn.encoder import decoder
 from hscmae.nn.masking import mask_values
 from hscmae.nn.network import Network
 from hscmae.streams import Noise, generator
 from hscmae.training.features import Batch
+from hscmae.training.loop import full_precision
 
 
 class ValueMasking(Section):
@@ -44,9 +45,12 @@ class ReconstructionObjective(DualEncoderObjective):
         for m, rows in x.items():
             with self.autocast(batch):
                 predicted = self.decoders[m](latent[m])
-            squares, count = masked_reconstruction(predicted.float(), rows.detach(), visible[m], batch.present[m])
-            errors.append(squares / count.clamp(min=1))
-        return torch.stack(errors).sum()
+            squares, count = masked_reconstruction(
+                full_precision(predicted), rows.detach(), visible[m], batch.present[m]
+            )
+            errors.append(torch.stack([squares, count]))
+        sums = batch.total(torch.stack(errors))
+        return (sums[:, 0] / sums[:, 1].clamp(min=1)).sum()
 
 
 def build_decoders(dims: Mapping[str, int], inputs: int, settings: NetworkSettings, seed: int) -> nn.ModuleDict:
@@ -134,12 +138,13 @@ class CAVMAEObjective(ReconstructionObjective):
         losses: dict[str, Tensor] = {}
         with self.autocast(batch):
             h = {m: towers[m].encoder(rows, noise, f"masked/{m}") for m, (rows, _) in shown.items()}
-            a, v = (towers[m].project(rows, h[m]).float() for m, (rows, _) in shown.items())
+            z = {m: full_precision(towers[m].project(rows, h[m])) for m, (rows, _) in shown.items()}
         if "contrastive" in self.active:
-            losses["contrastive"] = infonce(a, v, tau=c.loss.tau, valid=complete(batch))
+            a, v, both = self.pairs(z, batch)
+            losses["contrastive"] = infonce(a, v, tau=c.loss.tau, valid=both)
         if "reconstruction" in self.active:
             joint = torch.stack([rows * batch.present[m][:, None] for m, rows in h.items()]).sum(0)
-            visible = {m: v for m, (_, v) in shown.items()}
+            visible = {m: seen for m, (_, seen) in shown.items()}
             losses["reconstruction"] = self.reconstruction(dict.fromkeys(x, joint), x, visible, batch)
         return losses
 
