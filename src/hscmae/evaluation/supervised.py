@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import pool, pool_steps
-from hscmae.data.scaling import fit_standardizer
+from hscmae.data.scaling import Moments
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate_embedder
 from hscmae.extras import require
@@ -72,7 +72,9 @@ def evaluate_supervised(
         rows = np.flatnonzero(training & vectors.present[m])
         if pairs.labels.is_single:
             rows = rows[hot[rows][:, classes].any(axis=1)]
-        scalers[m] = fit_standardizer(x[rows])
+        moments = Moments(x.shape[1])
+        moments.add(x[rows])
+        scalers[m] = moments.standardizer()
         classifiers[m] = _fit(scalers[m].apply(x[rows]), hot[rows][:, classes], pairs.labels.is_single, seed)
 
     def embed(modality: str, x: FloatArray, present: BoolArray, lengths: IntArray | None) -> FloatArray:

@@ -20,7 +20,7 @@ from hscmae.training.features import Batch
 class CorrelationLoss(Section):
     """The deep CCA loss."""
 
-    ridge: float = Field(0.1, gt=0, description="ridge relative to the mean eigenvalue")
+    ridge: float = Field(10.0, gt=0, description="ridge relative to the mean eigenvalue")
     correlation: Literal["singular", "frobenius"] = Field("singular", description="form of the loss")
 
 
@@ -28,9 +28,9 @@ class DCCAConfig(DeepConfig):
     """All settings of deep CCA."""
 
     network: NetworkSettings = NetworkSettings(dropout=0.7)
-    training: Training = Training(lr=3e-4)
+    training: Training = Training(lr=3e-3)
     loss: CorrelationLoss = CorrelationLoss()
-    head: Head = Head(final=True)
+    head: Head = Head(final=True, ridge=10.0)
 
 
 def canonical_correlation(a: Tensor, v: Tensor, both: Tensor, settings: CorrelationLoss) -> Tensor:
@@ -72,9 +72,9 @@ class DCCAEConfig(DeepConfig):
     """All settings of DCCAE."""
 
     network: NetworkSettings = NetworkSettings(dropout=0.7)
-    training: Training = Training(lr=3e-4)
+    training: Training = Training(lr=3e-3)
     loss: DCCAELoss = DCCAELoss()
-    head: Head = Head(final=True)
+    head: Head = Head(final=True, ridge=10.0)
 
 
 class DCCAEObjective(ReconstructionObjective):

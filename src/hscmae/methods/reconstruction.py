@@ -69,7 +69,7 @@ class MAEConfig(DeepConfig):
     """All settings of the masked autoencoder."""
 
     network: NetworkSettings = NetworkSettings()
-    training: Training = Training(lr=1e-3)
+    training: Training = Training(lr=3e-3)
     masking: ValueMasking = ValueMasking()
     head: Head = Head(final=True)
 
@@ -107,7 +107,8 @@ class MAE(DualEncoder):
 class CAVMAELoss(ContrastiveLoss):
     """Both losses of CAV-MAE."""
 
-    contrastive_weight: Weight = Field(0.01, description="InfoNCE between the masked encodings; the paper's lambda_c")
+    tau: float = Field(0.5, gt=0, description="temperature")
+    contrastive_weight: Weight = Field(10.0, description="InfoNCE of masked encodings, lambda_c; 0.01 in the paper")
     reconstruction_weight: Weight = Field(1.0, description="masked reconstruction from both modalities")
 
     @model_validator(mode="after")
@@ -121,7 +122,7 @@ class CAVMAEConfig(DeepConfig):
     """All settings of CAV-MAE."""
 
     network: NetworkSettings = NetworkSettings(dropout=0.7)
-    training: Training = Training(lr=3e-4)
+    training: Training = Training(lr=3e-3)
     masking: ValueMasking = ValueMasking()
     loss: CAVMAELoss = CAVMAELoss()
 
