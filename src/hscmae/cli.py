@@ -276,6 +276,9 @@ def embed(
     output: Annotated[Path, typer.Option(metavar="EMB", help="Store to write.", show_default=False)],
     split: Split = "all",
     holdout: Holdout = None,
+    engine: Annotated[
+        Literal["plain", "ray"], typer.Option(help="ray: on a Ray cluster (RAY_ADDRESS), the same result.")
+    ] = "plain",
     overwrite: Overwrite = False,
     drop_bad_rows: DropBad = False,
     as_json: Json = False,
@@ -295,6 +298,7 @@ def embed(
             holdout=holdout or _recorded_holdout(run),
             overwrite=overwrite,
             drop_bad_rows=drop_bad_rows,
+            engine=engine,
             progress=progress,
         )
     if as_json:

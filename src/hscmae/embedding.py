@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from hscmae.data.pairs import Pairs
 from hscmae.data.pooling import pool
 from hscmae.data.readers import open_table
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
+from hscmae.data.table import Table
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
+from hscmae.prefetch import ahead
+
+Engine = Literal["plain", "ray"]
 
 
 def embed_file(
@@ -23,6 +30,7 @@ def embed_file(
     holdout: str | None = None,
     overwrite: bool = False,
     drop_bad_rows: bool = False,
+    engine: Engine = "plain",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> int:
     """Embed the modalities that ``file`` has and ``method`` knows; memory stays bounded.
@@ -35,6 +43,7 @@ def embed_file(
         holdout: split for a file without one.
         overwrite: replace ``output``.
         drop_bad_rows: leave out rows with values that are not finite.
+        engine: "ray" spreads the work over a Ray cluster (extra ``ray``); same bytes.
         progress: called with rows done and rows in all.
 
     Returns:
@@ -43,7 +52,56 @@ def embed_file(
     Raises:
         InputError: no modality in common, no such split, or a fault of the file.
     """
-    with open_table(file) as table:
+    options = {"split": split, "holdout": holdout, "drop_bad_rows": drop_bad_rows}
+    with ExitStack() as stack:
+        writer = stack.enter_context(StoreWriter(output, overwrite=overwrite, source=str(file)))
+        with open_for(method, file, holdout) as table:
+            total, step = len(table), table.block_rows()
+        if engine == "ray":
+            from hscmae.ray_engine import embed_on_ray
+
+            blocks = embed_on_ray(method, file, total, step, options)
+        else:
+            blocks = embed_rows(method, file, **options)  # type: ignore[arg-type]
+        for done, block in stack.enter_context(closing(blocks)):
+            writer.append(block)
+            if progress is not None:
+                progress(done, total)
+        if not writer.rows:
+            raise InputError(f"{file}: no rows in split {split!r}")
+        return writer.rows
+
+
+def embed_rows(
+    method: Method,
+    file: Path,
+    *,
+    split: str,
+    holdout: str | None,
+    drop_bad_rows: bool,
+    start: int = 0,
+    stop: int | None = None,
+) -> Generator[tuple[int, Pairs], None, None]:
+    """Rows ``start`` to ``stop`` of a file with embeddings as features, block by block, each with the row after it."""
+    with (
+        open_for(method, file, holdout) as table,
+        closing(ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))) as blocks,
+    ):
+        for done, block in blocks:
+            # Pooling marks rows without a valid step as lacking the modality, as embedding does.
+            columns = pool(block).without_features() if block.lengths else block
+            yield done, replace(columns, features=method.embed_checked(block))
+
+
+def open_for(method: Method, file: Path, holdout: str | None) -> Table:
+    """The opened file with the modalities that the method knows.
+
+    Raises:
+        InputError: none of them, or another dimension.
+    """
+    table = open_table(file)
+    with ExitStack() as stack:
+        stack.enter_context(table)
         known = [m for m in table.features if m in method.dims_]
         if not known:
             raise InputError(f"{file}: has {', '.join(table.features)}; the model embeds {', '.join(method.dims_)}")
@@ -55,13 +113,5 @@ def embed_file(
                 )
         if holdout is not None:
             apply_holdout(table, holdout)
-        with StoreWriter(output, overwrite=overwrite, source=str(file)) as writer:
-            for done, block in table.blocks(drop_bad_rows=drop_bad_rows, split=split):
-                if len(block):
-                    # Pooling marks rows without a valid step as lacking the modality, as embedding does.
-                    writer.append(replace(pool(block), features=method.embed_pairs(block)))
-                if progress is not None:
-                    progress(done, len(table))
-            if not writer.rows:
-                raise InputError(f"{file}: no rows in split {split!r}")
-            return writer.rows
+        stack.pop_all()
+    return table

@@ -199,13 +199,20 @@ class Table:
         )
 
     def blocks(
-        self, rows: int = BLOCK_ROWS, *, start: int = 0, drop_bad_rows: bool = False, split: str = "all"
+        self,
+        rows: int = BLOCK_ROWS,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        drop_bad_rows: bool = False,
+        split: str = "all",
     ) -> Iterator[tuple[int, Pairs]]:
         """Checked blocks from row ``start`` on, each with the first file row after it.
 
         Args:
             rows: rows of the file a block, at most.
             start: first row.
+            stop: row after the last; all where not given.
             drop_bad_rows: leave out bad rows, and say so in a warning, instead of refusing the file.
             split: give the rows of "train", "val" or "test" alone; a block may then be empty.
 
@@ -219,8 +226,9 @@ class Table:
         repeated = repeated_rows(self.ids)
         if len(repeated) and not drop_bad_rows:
             refuse(self.source, duplicate_ids(self.ids, repeated))
-        for first in range(start, len(self), step := self.block_rows(rows)):
-            block = self.block(first, min(first + step, len(self)))
+        end = len(self) if stop is None else stop
+        for first in range(start, end, step := self.block_rows(rows)):
+            block = self.block(first, min(first + step, end))
             bad = np.zeros(len(block), dtype=bool)
             chosen = wanted[first : first + len(block)]
             bad[repeated[(repeated >= first) & (repeated < first + len(block))] - first] = True

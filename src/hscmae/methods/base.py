@@ -217,6 +217,18 @@ class Method(ABC):
             for m, x in pairs.features.items()
         }
 
+    def embed_checked(self, pairs: Pairs) -> dict[str, Float32Array]:
+        """``embed_pairs`` without a check, of rows that are known to be finite where present."""
+        found = {}
+        for m, x in pairs.features.items():
+            lengths = pairs.lengths.get(m)
+            present = pairs.present[m] if lengths is None else pairs.present[m] & (lengths > 0)
+            blocks = [slice(start, start + BLOCK) for start in range(0, max(1, len(x)), BLOCK)]
+            found[m] = np.concatenate(
+                [self._embed_block(m, x[b], present[b], None if lengths is None else lengths[b]) for b in blocks]
+            )
+        return found
+
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
         pairs = Pairs.of(data)

@@ -1,0 +1,124 @@
+"""Embedding files: the store's content against the model's, and the Ray engine's bytes against the plain path's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import make_pairs
+from hscmae import ray_engine
+from hscmae.data import table
+from hscmae.data.pairs import Pairs
+from hscmae.data.store import MANIFEST, open_store, write_store
+from hscmae.embedding import embed_file
+from hscmae.errors import InputError
+from hscmae.methods import CCA, HSCMAE
+
+
+@pytest.fixture
+def data() -> Pairs:
+    made = make_pairs(500)
+    return replace(made, present={"audio": np.arange(500) % 5 != 1, "visual": np.arange(500) % 7 != 2})
+
+
+@pytest.fixture
+def store(data: Pairs, tmp_path: Path) -> Path:
+    write_store(data, tmp_path / "features")
+    return tmp_path / "features"
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[Any]:
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+def same_files(a: Path, b: Path) -> None:
+    assert sorted(p.name for p in a.iterdir()) == sorted(p.name for p in b.iterdir())
+    for path in a.iterdir():
+        if path.name != MANIFEST:
+            assert path.read_bytes() == (b / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("split", ["all", "test"])
+def test_the_store_holds_what_the_model_gives(
+    data: Pairs, store: Path, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "BLOCK_BYTES", 64 * 128)
+    model = CCA(dim=4).fit(data)
+    seen: list[int] = []
+    rows = embed_file(model, store, tmp_path / "z", split=split, progress=lambda done, total: seen.append(done))
+    wanted = data.of_split(split)
+    assert rows == len(wanted) and seen == [64, 128, 192, 256, 320, 384, 448, 500]
+    z = open_store(tmp_path / "z")
+    for m, expected in model.embed_pairs(wanted).items():
+        np.testing.assert_allclose(z.features[m], expected, atol=1e-6)
+        np.testing.assert_array_equal(z.present[m], wanted.present[m])
+    np.testing.assert_array_equal(z.ids, wanted.ids)
+    np.testing.assert_array_equal(z.split, wanted.split)
+
+
+def test_values_that_are_not_finite_are_refused_or_left_out(data: Pairs, tmp_path: Path) -> None:
+    model = CCA(dim=4).fit(data)
+    data.features["visual"][[40, 450]] = np.nan
+    np.savez(tmp_path / "bad.npz", audio=data.features["audio"], visual=data.features["visual"])
+    with pytest.raises(InputError, match="rows 40, 450"):
+        embed_file(model, tmp_path / "bad.npz", tmp_path / "z")
+    assert not (tmp_path / "z").exists()
+    assert embed_file(model, tmp_path / "bad.npz", tmp_path / "z", drop_bad_rows=True) == 498
+
+
+def test_ray_gives_the_same_bytes(
+    ray: Any, data: Pairs, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "PART_BLOCKS", 1)
+    monkeypatch.setattr(table.Table, "block_rows", lambda self, rows=0: 64)
+    model = HSCMAE(dim=6, network_width=16, training_steps=3).fit(data)
+    engines = ("plain", "ray")
+    for engine in engines:
+        embed_file(model, store, tmp_path / engine, engine=engine)  # type: ignore[arg-type]
+    same_files(*(tmp_path / engine for engine in engines))
+
+
+def test_what_a_dead_worker_left_is_done_again(
+    ray: Any, data: Pairs, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "PART_BLOCKS", 1)
+    died, failed = tmp_path / "died", tmp_path / "failed"
+
+    class Fragile(CCA):
+        def embed_checked(self, pairs: Pairs) -> Any:
+            if not died.exists():
+                died.touch()
+                os._exit(1)
+            if not failed.exists():
+                failed.touch()
+                raise OSError("the disk did not answer")
+            return super().embed_checked(pairs)
+
+    model = Fragile(dim=4).fit(data)
+    embed_file(model, store, tmp_path / "ray", engine="ray")
+    assert died.exists() and failed.exists()
+    embed_file(model, store, tmp_path / "plain")
+    same_files(tmp_path / "plain", tmp_path / "ray")
+
+
+def test_ray_refuses_bad_input_in_the_same_words(ray: Any, data: Pairs, tmp_path: Path) -> None:
+    model = CCA(dim=4).fit(data)
+    data.features["visual"][40] = np.nan
+    np.savez(tmp_path / "bad.npz", audio=data.features["audio"], visual=data.features["visual"])
+    messages = []
+    for engine in ("plain", "ray"):
+        with pytest.raises(InputError) as error:
+            embed_file(model, tmp_path / "bad.npz", tmp_path / "z", engine=engine)  # type: ignore[arg-type]
+        messages.append(str(error.value))
+        assert not (tmp_path / "z").exists()
+    assert messages[0] == messages[1] and "row 40" in messages[0]
