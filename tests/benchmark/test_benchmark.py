@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import make_pairs
+from hscmae.benchmark.curves import curve_points, curve_table
 from hscmae.benchmark.jobs import Contender, contenders
 from hscmae.benchmark.protocol import benchmark
 from hscmae.cli import main
@@ -17,7 +18,6 @@ from hscmae.data.store import write_store
 from hscmae.errors import InputError
 
 TINY = {"dim": 6, "network": {"width": 16}, "training": {"steps": 4, "batch_size": 64, "evaluations": 2}}
-CLOSED = ["random", "cca", "ridge-cca:default"]
 RIDGE = {"dim": 6, "ridge": 3.0}
 
 
@@ -147,6 +147,37 @@ def test_tiny_deep_one_split_and_other_names(tmp_path: Path) -> None:
     assert "mAP by share of training pairs that are wrong" in text
     assert "bootstrap over its test clips" in text
     assert "**hscmae**" in text
+
+
+def test_interrupted_it_stops_at_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    pairs = replace(make_pairs(), labels=None)
+    who = [Contender(f"ridge {r:g}", "ridge-cca", settings={"dim": 6, "ridge": r}) for r in (1.0, 2.0, 3.0)]
+
+    def interrupt(stage: str, done: int, total: int, note: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(pairs, tmp_path / "out", who, seeds=1, threads=1, progress=interrupt)
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [r["method"] for r in kept] == ["ridge 1", "ridge 2"]
+    results = benchmark(pairs, tmp_path / "out", who, seeds=1, threads=1, resume=True)
+    assert results[:2] == kept
+    assert results[2]["method"] == "ridge 3"
+    # Without labels recall decides.
+    assert not [key for key in results[0] if "mAP" in key]
+    assert "| method | R@10 |" in (tmp_path / "out" / "benchmark.md").read_text()
+
+
+def test_curves_by_number_of_labels_and_what_is_lost() -> None:
+    base = {"status": "ok", "seed": 0, "split": "file", "damage": "", "share": 0.0, "a2v/mAP": 0.5, "v2a/mAP": 0.3}
+    groups = {"a2v": {"1": [0.5, 9], "2": [0.4, 5], "3": [0.1, 1]}, "v2a": {"1": [0.3, 9], "2": [0.2, 5]}}
+    points = curve_points([{**base, "method": "cca", "avg/mAP": 0.4, "by_labels": groups}])
+    assert [(p["curve"], p["x"], p["avg/mAP"]) for p in points] == [
+        ("labels", 1, pytest.approx(0.4)),
+        ("labels", 2, pytest.approx(0.3)),
+    ]
+    assert "| cca | 0.4000 | 0.3000 | -25.0% |" in curve_table(points, "labels")
 
 
 def test_all_names_every_method_and_the_paper() -> None:

@@ -26,7 +26,7 @@ from hscmae.benchmark.jobs import RESPLIT, Job
 from hscmae.benchmark.worker import work
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
-from hscmae.errors import InputError
+from hscmae.errors import InputError, RunError
 from hscmae.files import write_atomic
 
 Record = dict[str, Any]
@@ -76,6 +76,7 @@ class Runner:
         self._seconds: dict[str, list[float]] = {}
         self._running: set[ForkServerProcess] = set()
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
 
     def run(self, jobs: Sequence[Job], stage: str = "fits") -> list[Record]:
         """Results of all jobs in their order; those whose file is there are not run again, failed ones are.
@@ -116,17 +117,24 @@ class Runner:
                     yield waiting[future], future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                self._stopped.set()
                 with self._lock:
                     for process in self._running:
                         process.kill()
                 raise
 
     def run_one(self, job: Job) -> Record:
-        """Run one job in a process of its own; nothing of it stays on the disk."""
+        """Run one job in a process of its own; nothing of it stays on the disk.
+
+        Raises:
+            RunError: the whole run was stopped.
+        """
         began = time.monotonic()
         result = self.store.parent / f"{job.key}.json"
         process = _PROCESSES.Process(target=work, args=(job.as_json(), str(self.store), str(result), self.threads))
         with self._lock:
+            if self._stopped.is_set():
+                raise RunError("stopped")
             process.start()
             self._running.add(process)
         try:
@@ -135,6 +143,8 @@ class Runner:
             process.kill()
             with self._lock:
                 self._running.discard(process)
+        if self._stopped.is_set():
+            raise RunError("stopped")
         record: Record = {
             "method": job.contender.name,
             "part": job.contender.part,
