@@ -80,6 +80,9 @@ def test_a_part_that_is_off_stays_off() -> None:
     off = Contender("x", "hscmae", settings={"loss": {"sample_weight": 0.0}, "warm_start": {"kind": "none"}})
     assert not {"loss.sample_weight", "warm_start.ridge", "head.ridge"} & space(off).keys()
     assert "ridge" not in space(Contender("cca", "cca"))
+    assert "network.branch_scale" not in space(Contender("infonce", "infonce"))
+    assert {"network.branch_scale", "warm_start.ridge"} <= space(Contender("hscmae", "hscmae")).keys()
+    assert not space(Contender("supervised", "supervised"))
 
 
 def test_too_few_pairs_to_judge_by_and_nothing_to_tune(tmp_path: Path, capsys: Any) -> None:

@@ -68,7 +68,7 @@ def space(contender: Contender) -> dict[str, Range]:
     without |= {name for name in RANGES if name.endswith("_weight") and value.get(name) == 0}
     if value.get("head.final") is False and not value.get("head.refresh"):
         without.add("head.ridge")
-    if value.get("warm_start.kind") == "none":
+    if value.get("warm_start.kind", "none") == "none":
         without |= {"warm_start.ridge", "network.branch_scale"}
     return {name: bounds for name, bounds in RANGES.items() if name in value and name not in without}
 

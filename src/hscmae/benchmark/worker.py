@@ -6,7 +6,6 @@ trial.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import math
@@ -33,6 +32,7 @@ from hscmae.errors import HscmaeError, InputError
 from hscmae.evaluation.metrics import per_class_ap, per_query, precision_recall
 from hscmae.evaluation.protocol import evaluate
 from hscmae.evaluation.structure import structure
+from hscmae.evaluation.supervised import evaluate_supervised
 from hscmae.files import write_atomic
 from hscmae.methods import get_method
 from hscmae.methods.base import Method
@@ -109,7 +109,6 @@ def _test(job: Job, pairs: Pairs) -> dict[str, Any]:
 
 def _with_labels(job: Job, pairs: Pairs) -> dict[str, Any]:
     """What classifiers reach that are shown the labels of the training rows; its time is that of all it does."""
-    evaluate_supervised = importlib.import_module("hscmae.evaluation.supervised").evaluate_supervised
     base, began = peak_rss_mb(), time.perf_counter()
     metrics = evaluate_supervised(pairs, seed=job.seed)
     seconds = time.perf_counter() - began
