@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from hscmae.methods import METHODS, get_method
 from hscmae.methods.deep import DeepMethod
 from hscmae.training.features import Features
 from hscmae.training.loop import Loop
+from processes import in_processes
 
 STEPS = 3
 EVERYTHING: dict[str, Any] = {
@@ -108,21 +107,11 @@ def worker(rank: int, size: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def in_processes(size: int, folder: Path) -> list[dict[str, dict[str, torch.Tensor]]]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hscmae.methods"])
-    workers = [context.Process(target=worker, args=(rank, size, str(folder))) for rank in range(size)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
-
-
 @pytest.fixture(scope="module", params=[2, 4])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return in_processes(request.param, tmp_path_factory.mktemp(f"processes{request.param}"))
+    folder = tmp_path_factory.mktemp(f"processes{request.param}")
+    in_processes(worker, request.param, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 
 @pytest.mark.parametrize("case", CASES)
