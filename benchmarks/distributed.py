@@ -2,8 +2,8 @@
 
     python benchmarks/distributed.py [--batch 512 2048] [--width 1024]
 
-Every step exchanges the embeddings of the batch and the gradients of all weights, whatever the batch: the larger it
-is, the less they weigh.
+Every step exchanges the embeddings of the batch and the gradients of all weights; the larger the batch, the less the
+weights weigh. A step's seconds are the median over the steps of a run.
 """
 
 from __future__ import annotations
@@ -13,15 +13,55 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from typing import Any
 
+import numpy as np
 import torch
 
-import training_step
+from hscmae.methods import HSCMAE
+from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.training import distributed
+from training_step import DIMS
 
 REPEATS = 3
 TARGET = 1.7
+WARMUP = 3
+
+
+class Timed(HSCMAE):
+    """HSC-MAE that notes when each step ended."""
+
+    def _build(self, *given: Any) -> HSCMAEObjective:
+        objective, follow = super()._build(*given), HSCMAEObjective.after_step
+        self.ended: list[float] = []
+
+        def after_step(*step: Any) -> None:
+            follow(objective, *step)
+            self.ended.append(time.perf_counter())
+
+        objective.after_step = after_step  # type: ignore[method-assign]
+        return objective
+
+
+def measure(batch: int, width: int) -> None:
+    """What each of the processes does; the first prints the seconds of a step."""
+    torch.set_num_threads(1)
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        distributed.join()
+    rng = np.random.default_rng(0)
+    model = Timed(
+        network_width=width,
+        training_batch_size=batch,
+        training_steps=WARMUP + max(12, 30 * 512 // batch),
+        training_validation_share=0.0,
+        training_evaluations=1,
+        warm_start_kind="ridge",
+        warm_start_ridge=1.0,
+    )
+    model.fit({m: rng.normal(size=(2 * batch, d)).astype(np.float32) for m, d in DIMS.items()})
+    if distributed.is_first():
+        print(statistics.median(np.diff(model.ended[WARMUP:])))
 
 
 def seconds(processes: int, batch: int, width: int) -> float:
@@ -51,16 +91,6 @@ def rows(batches: tuple[int, ...] = (512, 2048), width: int = 1024) -> list[dict
             }
         )
     return found
-
-
-def measure(batch: int, width: int) -> None:
-    """What each of the processes does; the first prints the seconds of a step."""
-    torch.set_num_threads(1)
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        distributed.join()
-    took = training_step.step_seconds(batch, width, "float32", max(10, 40 * 512 // batch))
-    if distributed.is_first():
-        print(took)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+import distributed
 import ranking
 import training_step
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out the galleries of 58,000")
     arguments = parser.parse_args()
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    rows = training_step.rows() + (ranking.rows(n_large=0) if arguments.quick else ranking.rows())
+    rows = training_step.rows() + distributed.rows() + (ranking.rows(n_large=0) if arguments.quick else ranking.rows())
     machine = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

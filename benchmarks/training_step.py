@@ -49,8 +49,8 @@ def limit_seconds(batch: int, width: int, dtype: torch.dtype) -> float:
     return (time.perf_counter() - began) / STEPS
 
 
-def step_seconds(batch: int, width: int, precision: str, counted: int = STEPS) -> float:
-    """Seconds a step of the whole loop, over the steps counted: data, teacher, all losses, optimiser, EMA."""
+def step_seconds(batch: int, width: int, precision: str) -> float:
+    """Seconds a step of the whole loop: data, teacher, all losses, optimiser, EMA."""
     rng = np.random.default_rng(0)
     data = {m: rng.normal(size=(4 * batch, d)).astype(np.float32) for m, d in DIMS.items()}
     settings: dict[str, Any] = {
@@ -65,10 +65,10 @@ def step_seconds(batch: int, width: int, precision: str, counted: int = STEPS) -
     }
     assert settings.keys() <= flatten(HSCMAE.Config()).keys()
     seconds = []
-    for steps in (5, 5 + counted):
+    for steps in (5, 5 + STEPS):
         model = HSCMAE(**settings, training_steps=steps).fit(data)
         seconds.append(float(model.summary_["seconds"]))
-    return (seconds[1] - seconds[0]) / counted
+    return (seconds[1] - seconds[0]) / STEPS
 
 
 def rows(batch: int = 512, width: int = 1024) -> list[dict[str, Any]]:

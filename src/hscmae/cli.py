@@ -81,6 +81,8 @@ def _run(arguments: list[str]) -> tuple[int, Callable[[], None]]:
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     try:
         code = app(arguments, standalone_mode=False)
+        if code == 130:  # typer turns an interrupt into its exit code
+            raise KeyboardInterrupt
         return int(code or 0), lambda: None
     except KeyboardInterrupt:
         return _failed("interrupted", 130, debug)

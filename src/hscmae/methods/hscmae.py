@@ -74,7 +74,7 @@ class HSCMAEObjective(Objective):
 
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         a, v = self.modalities
-        c, present = self.config, batch.gather(batch.present)
+        c, (present, rows) = self.config, batch.everywhere()
         x = self.student.pooled(batch.x, batch.valid)
         losses: dict[str, Tensor] = {}
         if "global" in self.active:
@@ -94,14 +94,15 @@ class HSCMAEObjective(Objective):
         if self.active & {"local", "distill"}:
             with torch.no_grad(), self.autocast(batch):
                 t = {m: self.teacher.tower(m)(batch.x[m], valid=batch.valid.get(m)) for m in self.modalities}
-            raw = batch.gather({m: full_precision(t[m]) for m in self.modalities})
-            clean = {m: self._through_head(i, raw[m]) for i, m in enumerate(self.modalities)}
-            student = batch.gather(
-                {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
+            through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
+            both = batch.gather(
+                {f"teacher/{m}": full_precision(t[m]) for m in self.modalities}
+                | {f"masked/{m}": through[m] for m in self.modalities}
             )
+            raw, student = ({m: both[f"{path}/{m}"] for m in self.modalities} for path in ("teacher", "masked"))
+            clean = {m: self._through_head(i, raw[m]) for i, m in enumerate(self.modalities)}
             ramp = min(1.0, (noise.step + 1) / c.affinity.warmup) if c.affinity.warmup else 1.0
             if "local" in self.active:
-                rows = batch.gather({"rows": batch.rows})["rows"]
                 losses["local"] = ramp * self._local(student, clean, present, rows, batch)
                 self.embedded = raw, present, rows
         if "sample" in self.active:
@@ -204,7 +205,7 @@ class HSCMAEObjective(Objective):
         if self.config.affinity.source == "train" and step % self.config.affinity.refresh == 0:
             for block in features.blocks(shared=True):
                 z = block.gather({m: self.embed(m, block.x[m], block.valid.get(m)) for m in self.modalities})
-                present, rows = block.gather(block.present), block.gather({"rows": block.rows})["rows"]
+                present, rows = block.everywhere()
                 self.memory.write(rows, self._stacked(z), self._stacked(present), rows)
 
     def _refit_head(self, features: Features, step: int) -> None:

@@ -102,7 +102,7 @@ def gather(own: Mapping[str, Tensor], share: Share) -> dict[str, Tensor]:
 
 
 def total(own: Tensor) -> Tensor:
-    """Sum over processes, differentiable."""
+    """Sum over processes; differentiable, as long as all that follows is the same in every process."""
     summed: Tensor = _Total.apply(own)  # type: ignore[no-untyped-call]
     return summed
 
@@ -136,7 +136,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _sum(gradient)
+        return gradient * size()  # the sum of what is the same everywhere
 
 
 def backward(loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
@@ -238,13 +238,16 @@ def join() -> Store:
         raise RunError(f"the processes do not find each other ({str(error).splitlines()[0]})") from None
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    # torchrun passes on both; a job in the background of a shell would ignore the second.
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return store
 
 
 def fail(store: Store, say: Callable[[], None]) -> None:
     """Let the first process that fails ``say`` why; the others wait until it has: torchrun then ends them all."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_IGN)
     try:
         if store.add("failed", 1) == 1:
             say()

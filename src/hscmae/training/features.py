@@ -50,8 +50,20 @@ class Batch:
         """Tensors (n, ...) by name, all of one type, with the rows of the whole global batch; differentiable."""
         return own if self.share is None else distributed.gather(own, self.share)
 
+    def everywhere(self) -> tuple[Mapping[str, Tensor], Tensor]:
+        """``present`` and ``rows`` of the whole global batch."""
+        if self.share is None:
+            return self.present, self.rows
+        whole = distributed.gather(
+            {"": self.rows} | {m: p.to(self.rows.dtype) for m, p in self.present.items()}, self.share
+        )
+        return {m: whole[m].bool() for m in self.present}, whole[""]
+
     def total(self, own: Tensor) -> Tensor:
-        """What is summed over this batch's rows, summed over the whole global batch; differentiable."""
+        """What is summed over this batch's rows, summed over the whole global batch.
+
+        Differentiable, as long as all that follows is the same in every process.
+        """
         return own if self.share is None else distributed.total(own)
 
 
