@@ -72,6 +72,9 @@ def test_one_split_compares_clip_by_clip() -> None:
     for name, shift in (("a", 0.0), ("b", 0.1)):
         values = {d: (ap + shift).tolist() for d in ("a2v", "v2a")}
         records.append(record(name, "file", 0, float(ap.mean() + shift), ap=values))
-    best = table.rows(records, who)[0]
+    # A split that the other has not is left out of the comparison.
+    records.append(record("b", "other", 0, 0.9, ap={d: [0.9] * 200 for d in ("a2v", "v2a")}))
+    assert table.rows(records, who)[0].difference_ci == pytest.approx((0.1, 0.1))
+    best = table.rows(records[:2], who)[0]
     assert best.difference_ci == pytest.approx((0.1, 0.1))
     assert best.interval[1] - best.interval[0] > 0.05

@@ -214,7 +214,8 @@ def _compare(
     if len(differences) > 1:
         sizes = [r["n_queries"] / r["n_train"] for r in records if r["method"] == name]
         return mean, t_interval(differences), t_interval(differences, float(np.mean(sizes)))
-    a, b = (clip_values(records, who) for who in (name, rival))
+    (split,) = values[name].keys() & values[rival].keys()
+    a, b = (clip_values([r for r in records if r["split"] == split], who) for who in (name, rival))
     return mean, None if metric != METRICS[0] or a is None or b is None else clip_interval(a - b), None
 
 
