@@ -49,6 +49,8 @@ def save_artifact(method: Method, folder: Path, data: Mapping[str, Any] | None =
     for m, scaler in method.scalers_.items():
         tensors[f"scaler/mean/{m}"] = torch.from_numpy(scaler.mean)
         tensors[f"scaler/scale/{m}"] = torch.from_numpy(scaler.scale)
+    if method.anchors_ is not None:
+        tensors["anchors"] = method.anchors_
     weights = save({name: value.detach().contiguous() for name, value in tensors.items()})
     config = {
         "format_version": FORMAT,
@@ -119,6 +121,7 @@ def load_artifact(folder: str | Path) -> Method:
             for m in method.dims_
         }
         method.summary_ = dict(config.get("training", {}))
+        method.anchors_ = tensors.get("anchors")
         method._restore(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: weights do not fit {CONFIG} ({str(error).splitlines()[0]})") from None

@@ -50,6 +50,10 @@ class Affinity(Section):
     """Local level: which neighbours the teacher mines, and how a sample's own pair is treated."""
 
     source: Literal["batch", "queue", "train"] = Field("batch", description="where neighbours are mined")
+    keys: Literal["student", "teacher"] = Field(
+        "student",
+        description="what the student is compared with: its other modality, or the teacher's fused embeddings",
+    )
     k: Positive = Field(50, description="neighbours a sample")
     tau_teacher: float = Field(0.1, gt=0, description="temperature of the soft positives")
     pair_share: Share = Field(0.0, description="weight of a sample's own pair among its positives")
@@ -107,6 +111,14 @@ class Head(Section):
     refresh: int = Field(0, ge=0, description="steps between fits of a head inside the local level; 0: none")
 
 
+class Anchors(Section):
+    """Neighbourhood attention at the end: an embedding leans towards the training clips that it is close to."""
+
+    share: Share = Field(0.0, description="share of the attended anchors in an embedding; 0: no anchors")
+    rows: Positive = Field(2048, description="training clips kept as anchors")
+    tau: float = Field(0.1, gt=0, description="temperature of the attention")
+
+
 class Training(Section):
     """The optimiser, the batches, and the label-free choice of the number of steps."""
 
@@ -136,6 +148,7 @@ class MethodConfig(Section):
     dim: Positive = Field(64, description="embedding dimension")
     seed: int = Field(0, ge=0, description="seed of every random draw")
     pooling: Literal["mean", "max", "attention"] = Field("mean", description="how sequences become vectors")
+    anchors: Anchors = Anchors()
 
 
 class LinearConfig(MethodConfig):
@@ -160,6 +173,7 @@ class HSCMAEConfig(DeepConfig):
     affinity: Affinity = Affinity()
     loss: Loss = Loss()
     warm_start: WarmStart = WarmStart()
+    anchors: Anchors = Anchors(share=0.6)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -172,6 +186,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": {"tau": 0.1, "learn_weights": True},
         "warm_start": {"kind": "none"},
         "head": {"final": True, "ridge": 1.0},
+        "anchors": {"share": 0.0},
         "training": {"lr": 1e-3},
     },
 }

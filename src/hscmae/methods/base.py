@@ -29,7 +29,10 @@ from hscmae.data.scaling import Moments, Standardizer
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.selection import mutual_knn
+from hscmae.linear.smoothing import fuse
 from hscmae.methods.closed_form import NEIGHBOURS
+from hscmae.nn.anchors import attend
+from hscmae.streams import generator
 from hscmae.training.features import row_blocks
 from hscmae.training.loop import Progress
 
@@ -45,6 +48,7 @@ class Method(ABC):
         config: the settings, nested and validated.
         dims_: modality -> feature dimension, once fitted, in the order of the data.
         scalers_: modality -> standardiser, once fitted.
+        anchors_: fused embeddings of training clips, shape (m, dim), or ``None`` without anchors, once fitted.
         summary_: what fitting found out (chosen step, criterion, ...), once fitted.
     """
 
@@ -55,6 +59,7 @@ class Method(ABC):
     config: MethodConfig
     dims_: dict[str, int]
     scalers_: dict[str, Standardizer]
+    anchors_: Tensor | None
     summary_: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -150,6 +155,7 @@ class Method(ABC):
         self.dims_ = pairs.dims
         self.summary_ = {"rows": len(rows), "complete_pairs": complete}
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
+        self.anchors_ = self._fit_anchors(pairs, rows)
         return self
 
     def embed(
@@ -202,6 +208,8 @@ class Method(ABC):
         if not whole:
             x, lengths = x[present], None if lengths is None else lengths[present]
         z = self._embed(modality, self._vectors(modality, x, lengths)).float()
+        if self.anchors_ is not None:
+            z = attend(z, self.anchors_, tau=self.config.anchors.tau, share=self.config.anchors.share)
         unit: Float32Array = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
         if whole:
             return unit
@@ -316,6 +324,19 @@ class Method(ABC):
             for m, values in x.items():
                 moments[m].add(values[present[m]])
         return {m: gathered.standardizer() for m, gathered in moments.items()}
+
+    @torch.no_grad()
+    def _fit_anchors(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> Tensor | None:
+        if not self.config.anchors.share:
+            return None
+        rows = rows[pairs.complete()[rows]]
+        drawn = torch.randperm(len(rows), generator=generator(self.config.seed, "anchors"))[: self.config.anchors.rows]
+        rows = rows[np.sort(drawn.numpy())]
+        z = {}
+        for m in pairs.modalities:
+            lengths = pairs.lengths[m][rows] if m in pairs.lengths else None
+            z[m] = self._embed(m, self._vectors(m, pairs.features[m][rows], lengths)).float()
+        return fuse(z)
 
     @abstractmethod
     def _fit(

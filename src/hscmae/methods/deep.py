@@ -19,12 +19,14 @@ from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import alignment_gap, mutual_knn
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.smoothing import fuse
 from hscmae.methods.base import Method
 from hscmae.methods.closed_form import NEIGHBOURS
+from hscmae.nn.anchors import attend
 from hscmae.nn.network import Network, build_network
 from hscmae.streams import generator
 from hscmae.training import distributed
-from hscmae.training.features import Features
+from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Loop, Objective, Progress
 
 HEAD_ROWS = 16_384
@@ -176,14 +178,20 @@ class DeepMethod(Method):
             raise InputError(f"{run}: was trained on other data; give the same file and split, or another output")
 
     def _measure(self, objective: Objective, features: Features, held_out: Features) -> tuple[dict[str, float], float]:
-        head = self._fit_head(objective, features)
+        head, anchors = self._fit_head(objective, features), self.config.anchors
+
+        def embed(batch: Batch) -> dict[str, Tensor]:
+            z = {m: objective.embed(m, x, batch.valid.get(m)).cpu() for m, x in batch.x.items()}
+            return z if head is None else {m: head(m, rows) for m, rows in z.items()}
+
         with torch.inference_mode():
-            z: dict[str, list[Tensor]] = {m: [] for m in self.dims_}
-            for block in held_out.blocks():
-                for m, x in block.x.items():
-                    rows = objective.embed(m, x, block.valid.get(m)).cpu()
-                    z[m].append(rows if head is None else head(m, rows))
-        first, second = (torch.cat(rows).numpy() for rows in z.values())
+            blocks = [embed(block) for block in held_out.blocks()]
+            z = {m: torch.cat([block[m] for block in blocks]) for m in self.dims_}
+            if anchors.share:
+                rows = features.sample(anchors.rows, generator(self.config.seed, "anchors"))
+                known = fuse(embed(rows), {m: p.cpu() for m, p in rows.present.items()})
+                z = {m: attend(x, known, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
+        first, second = (rows.numpy() for rows in z.values())
         agreement = mutual_knn(first, second, NEIGHBOURS)
         error = math.sqrt(agreement * (1 - agreement) / (len(first) * min(NEIGHBOURS, len(first) - 1)))
         return {"mutual_knn": agreement, "alignment_gap": alignment_gap(first, second)}, error

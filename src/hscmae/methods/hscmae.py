@@ -147,17 +147,22 @@ class HSCMAEObjective(Objective):
         place = torch.arange(len(candidates), device=fused.device)
         neighbours = mine_neighbours(fused[own], candidates, place[own, None] == place, k=c.k, tau=c.tau_teacher)
         directions = []
-        for query, key in ((a, v), (v, a)):
+        for query, other in ((a, v), (v, a)):
+            if c.keys == "teacher":
+                keys, valid = candidates, candidates.any(1)
+            else:
+                keys = torch.cat([student[other], memory[other]])
+                valid = torch.cat([present[other], stored[other]])
             directions.append(
                 affinity_infonce(
                     student[query][own],
-                    torch.cat([student[key], memory[key]]),
+                    keys,
                     neighbours,
                     tau=self.config.loss.tau,
                     pair_share=c.pair_share,
                     mask_pair=c.mask_pair,
                     query_valid=present[query][own],
-                    key_valid=torch.cat([present[key], stored[key]]),
+                    key_valid=valid,
                     first=own.start,
                     total=batch.total,
                 )

@@ -1,0 +1,36 @@
+"""Anchors: fused embeddings of training clips, to which an embedding attends at the end.
+
+The local level's soft neighbours, carried to clips never seen: an embedding of one modality leans towards the training
+clips that it is close to, whose embeddings hold both modalities. What two clips of a kind have in common survives the
+averaging, the noise of either does not.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
+    r"""Lean towards the anchors.
+
+    .. math::
+        z' = (1 - p)\,\hat z + p\,\frac{y}{\lVert y \rVert}, \qquad
+        y = \operatorname{softmax}(\hat z T^\top / \tau)\,T
+
+    One step of a modern Hopfield network (Ramsauer et al. 2021), or of mean shift on the sphere. A row of zeros stays
+    zero where all anchors cancel, and is otherwise drawn to their mean.
+
+    Args:
+        z: embeddings, shape (n, dim), of any norm.
+        anchors: T, fused embeddings of training clips, shape (m, dim), unit rows.
+        tau: temperature.
+        share: p, in [0, 1].
+
+    Returns:
+        Shape (n, dim), of norm at most 1.
+    """
+    z = F.normalize(z, dim=1)
+    drawn = torch.softmax(z @ anchors.T / tau, dim=1) @ anchors
+    return torch.lerp(z, F.normalize(drawn, dim=1), share)
