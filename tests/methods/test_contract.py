@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 
@@ -16,6 +17,7 @@ from hscmae.config import DeepConfig, flatten
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.methods import METHODS, Method, get_method
+from hscmae.nn.anchors import attend
 
 QUICK = {"dim": 6, "network_width": 16, "training_steps": 6, "training_batch_size": 64, "training_evaluations": 3}
 
@@ -98,6 +100,25 @@ def test_saving_and_loading_gives_the_same_embeddings(name: str, pairs: Pairs, t
     for modality, x in pairs.features.items():
         np.testing.assert_array_equal(again.embed(modality, x), model.embed(modality, x))
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("other", ["pca", "ridge-cca"])
+def test_any_method_may_have_anchors(other: str, pairs: Pairs, tmp_path: Path) -> None:
+    plain = quick(other).fit(pairs)
+    model = quick(other, anchors_share=0.5, anchors_rows=30, anchors_tau=0.2).fit(pairs)
+    assert plain.anchors_ is None
+    assert model.anchors_ is not None and model.anchors_.shape == (30, 6)
+    trained = pairs.take(pairs.rows_of("train")).features
+    fused = sum(plain.embed(m, x).astype(np.float64) for m, x in trained.items())
+    fused /= np.linalg.norm(fused, axis=1, keepdims=True)
+    nearest = (model.anchors_.numpy() @ fused.T).argmax(1)
+    assert len(set(nearest)) == 30
+    np.testing.assert_allclose(model.anchors_.numpy(), fused[nearest], atol=1e-5)
+    z, x = plain.embed("audio", pairs.features["audio"]), pairs.features["audio"]
+    expected = attend(torch.from_numpy(z), model.anchors_, tau=0.2, share=0.5)
+    np.testing.assert_allclose(model.embed("audio", x), torch.nn.functional.normalize(expected, dim=1), atol=1e-5)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(hscmae.load(tmp_path / "model").embed("audio", x), model.embed("audio", x))
 
 
 def test_units_of_the_features_do_not_matter(name: str, pairs: Pairs) -> None:

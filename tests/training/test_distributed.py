@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         EVERYTHING
         | {
             "affinity_source": "train",
+            "affinity_keys": "teacher",
             "affinity_refresh": 2,
             "affinity_mask_pair": True,
             "affinity_k": 500,
