@@ -16,14 +16,14 @@ from hscmae.training.features import Batch
 class ContrastiveLoss(Section):
     """The contrastive loss."""
 
-    tau: float = Field(0.3, gt=0, description="temperature")
+    tau: float = Field(0.5, gt=0, description="temperature")
 
 
 class InfoNCEConfig(DeepConfig):
     """All settings of the InfoNCE dual encoder."""
 
     network: NetworkSettings = NetworkSettings(dropout=0.7)
-    training: Training = Training(lr=3e-4)
+    training: Training = Training(lr=1e-3)
     loss: ContrastiveLoss = ContrastiveLoss()
 
 
