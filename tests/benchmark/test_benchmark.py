@@ -160,8 +160,11 @@ def test_interrupted_it_stops_at_once_and_goes_on_where_it_was(tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt):
         benchmark(pairs, tmp_path / "out", who, seeds=1, threads=1, progress=interrupt)
     kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert not (tmp_path / "out" / ".data").exists()
+    (tmp_path / "out" / ".data" / "pairs").mkdir(parents=True)  # as a kill leaves it
     assert [r["method"] for r in kept] == ["ridge 1", "ridge 2"]
     results = benchmark(pairs, tmp_path / "out", who, seeds=1, threads=1, resume=True)
+    assert not (tmp_path / "out" / ".data").exists()
     assert results[:2] == kept
     assert results[2]["method"] == "ridge 3"
     # Without labels recall decides.

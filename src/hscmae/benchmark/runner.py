@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ Progress = Callable[[str, int, int, str], None]
 OPTIONS = "options.json"
 RESULTS = "results.json"
 FITS = "fits"
+DATA = ".data"
 FIRST_RESPLIT = 100
 # A fit's process is a fork of a server that has imported the libraries and run nothing: it starts at once, and its peak
 # memory is its own.
@@ -201,7 +201,7 @@ def open_runner(
 
     Args:
         folder: made where absent.
-        pairs: the data; worker processes map it from a temporary store.
+        pairs: the data; worker processes map it from a store in the folder, gone at the end.
         options: what a resume must agree with, JSON values.
         resume: go on with what is there.
         overwrite: replace what is there.
@@ -213,27 +213,35 @@ def open_runner(
         InputError: the folder exists and neither ``resume`` nor ``overwrite`` is set, holds something else, or was
             made with other options.
     """
-    saved = folder / OPTIONS
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not saved.exists())):
+    saved, data = folder / OPTIONS, folder / DATA
+    found = [path for path in folder.iterdir() if path != data] if folder.is_dir() else []
+    if folder.exists() and (not folder.is_dir() or (found and not saved.exists())):
         raise InputError(f"{folder}: exists and holds no such results; remove it yourself if it is no longer needed")
     if folder.exists() and not resume and not overwrite:
         raise InputError(f"{folder}: exists already; --resume goes on with it, --overwrite replaces it")
-    with tempfile.TemporaryDirectory(prefix="hscmae-") as temporary:
-        store = Path(temporary) / "data"
+    shutil.rmtree(data, ignore_errors=True)  # of a run that was killed
+    data.mkdir(parents=True)
+    try:
+        store = data / "pairs"
         write_store(pairs, store)
         files = json.loads((store / "manifest.json").read_bytes())["files"]
         now = {"data": {name: entry["sha256"] for name, entry in sorted(files.items())}, **options}
         now = json.loads(json.dumps(now))
         if resume and saved.exists():
             _require_same(json.loads(saved.read_bytes()), now, folder)
-        elif folder.exists():
-            shutil.rmtree(folder)
-        (folder / FITS).mkdir(parents=True, exist_ok=True)
+        else:
+            for path in found:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (folder / FITS).mkdir(exist_ok=True)
         write_atomic(saved, (json.dumps(now, indent=1) + "\n").encode())
         if threads is None:
             usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             threads = max(1, usable // jobs)
         yield Runner(folder, store, jobs=jobs, threads=threads, progress=progress)
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def summary(record: Record) -> Record:
