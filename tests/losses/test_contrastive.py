@@ -26,14 +26,10 @@ def draw(n, seed):
 
 
 def case(memory=0, k=3):
-    """Queries, keys, the neighbours mined by some teacher, and which pairs are the same clip."""
+    """Queries, keys, and the neighbours mined by some teacher."""
     teacher = F.normalize(draw(N + memory, 2), dim=1)
-    same = torch.zeros(N, N + memory, dtype=torch.bool)
-    if memory:
-        same[1, N + 2] = same[4, N] = True
-    own = torch.eye(N, N + memory, dtype=torch.bool)
-    neighbours = mine_neighbours(teacher[:N], teacher, own | same, k=k, tau=0.2)
-    return draw(N, 0), draw(N + memory, 1), neighbours, same
+    neighbours = mine_neighbours(teacher[:N], teacher, torch.arange(N), k=k, tau=0.2)
+    return draw(N, 0), draw(N + memory, 1), neighbours
 
 
 def dense(neighbours, m):
@@ -69,7 +65,7 @@ def naive(query, keys, neighbours, *, tau, pair_share=0.0, mask_pair=False, quer
 @pytest.mark.parametrize("tau", [0.07, 0.5])
 @pytest.mark.parametrize("memory", [0, MEMORY])
 def test_equals_double_loop(memory, tau, treatment):
-    query, keys, neighbours, _ = case(memory)
+    query, keys, neighbours = case(memory)
     loss = affinity_infonce(query, keys, neighbours, tau=tau, **treatment).item()
     assert loss == pytest.approx(naive(query, keys, neighbours, tau=tau, **treatment), abs=1e-12)
     assert loss >= 0
@@ -77,7 +73,7 @@ def test_equals_double_loop(memory, tau, treatment):
 
 @each_treatment
 def test_missing_queries_and_keys_equal_double_loop(treatment):
-    query, keys, neighbours, _ = case(MEMORY)
+    query, keys, neighbours = case(MEMORY)
     query_valid = torch.tensor([1, 1, 0, 1, 1, 1, 1], dtype=torch.bool)
     key_valid = torch.tensor([0, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1], dtype=torch.bool)
     arguments = {"tau": 0.2, "query_valid": query_valid, "key_valid": key_valid, **treatment}
@@ -86,7 +82,7 @@ def test_missing_queries_and_keys_equal_double_loop(treatment):
 
 
 def test_missing_keys_are_neither_positive_nor_negative_and_missing_queries_nothing():
-    query, keys, neighbours, _ = case()
+    query, keys, neighbours = case()
     query_valid = torch.arange(N) != 2
     key_valid = torch.arange(N) != 4
 
@@ -104,7 +100,7 @@ def test_missing_keys_are_neither_positive_nor_negative_and_missing_queries_noth
 
 @each_treatment
 def test_rows_without_neighbours(treatment):
-    query, keys, neighbours, _ = case()
+    query, keys, neighbours = case()
     weight = neighbours.weight.clone()
     weight[[1, 5]] = 0
     lonely = Neighbours(neighbours.index, weight)
@@ -113,7 +109,7 @@ def test_rows_without_neighbours(treatment):
 
 
 def test_nothing_to_learn_from_gives_zero_and_no_gradient():
-    query, keys, neighbours, _ = case()
+    query, keys, neighbours = case()
     query, keys = query.requires_grad_(), keys.requires_grad_()
     nothing = torch.zeros(N, dtype=torch.bool)
     empty = Neighbours(neighbours.index, torch.zeros_like(neighbours.weight))
@@ -130,7 +126,7 @@ def test_nothing_to_learn_from_gives_zero_and_no_gradient():
 @each_treatment
 @pytest.mark.parametrize("missing", [False, True])
 def test_gradcheck(missing, treatment):
-    query, keys, neighbours, _ = case(MEMORY)
+    query, keys, neighbours = case(MEMORY)
     valid = {}
     if missing:
         valid = {"query_valid": torch.arange(N) != 2, "key_valid": torch.arange(N + MEMORY) % 5 != 1}
@@ -141,8 +137,40 @@ def test_gradcheck(missing, treatment):
     assert torch.autograd.gradcheck(loss, (query.requires_grad_(), keys.requires_grad_()))
 
 
+@each_treatment
+@pytest.mark.parametrize("rows", [1, 3])
+def test_blocks_of_rows_change_neither_the_loss_nor_its_gradients(monkeypatch, rows, treatment):
+    query, keys, neighbours = case(MEMORY)
+    valid = {"query_valid": torch.arange(N) != 2, "key_valid": torch.arange(N + MEMORY) % 5 != 1}
+
+    def loss_and_gradients():
+        q, k = query.clone().requires_grad_(), keys.clone().requires_grad_()
+        loss = affinity_infonce(q, k, neighbours, tau=0.2, **valid, **treatment)
+        return loss, *torch.autograd.grad(loss, (q, k))
+
+    whole = loss_and_gradients()
+    monkeypatch.setattr("hscmae.losses.affinity.BLOCK", rows * (N + MEMORY))
+    for found, expected in zip(loss_and_gradients(), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_share_of_the_queries_has_its_pairs_further_on():
+    query, keys, neighbours = case(MEMORY)
+    rows = slice(2, 5)
+    part = Neighbours(neighbours.index[rows], neighbours.weight[rows])
+    for treatment in TREATMENTS.values():
+        sums = []
+        only = (torch.arange(N) >= 2) & (torch.arange(N) < 5)
+        expected = affinity_infonce(query, keys, neighbours, tau=0.2, query_valid=only, **treatment)
+        found = affinity_infonce(
+            query[rows], keys, part, tau=0.2, first=2, total=lambda own: sums.append(own) or own, **treatment
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        assert len(sums) == 1
+
+
 def test_pair_share_one_is_one_direction_of_infonce():
-    query, keys, neighbours, _ = case()
+    query, keys, neighbours = case()
     logits = F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T / 0.1
     expected = F.cross_entropy(logits, torch.arange(N))
     torch.testing.assert_close(affinity_infonce(query, keys, neighbours, tau=0.1, pair_share=1.0), expected)
@@ -165,7 +193,7 @@ def test_the_three_treatments_push_push_not_and_pull_the_own_pair():
 
 
 def test_a_masked_pair_cannot_have_a_share():
-    query, keys, neighbours, _ = case()
+    query, keys, neighbours = case()
     with pytest.raises(ValueError, match="pair_share"):
         affinity_infonce(query, keys, neighbours, pair_share=0.1, mask_pair=True)
 

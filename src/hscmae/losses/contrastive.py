@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.losses.affinity import Neighbours
+from hscmae.losses.affinity import Neighbours, row_blocks
 
 
 def affinity_infonce(
@@ -34,6 +35,8 @@ def affinity_infonce(
     ``pair_share``, or, with ``mask_pair``, left out of the denominator: three different methods. A row without
     neighbours keeps only its own pair's share; with none of either it takes no part in the mean.
 
+    The logits are made in blocks of rows, each with its gradient, so that no (n, m) matrix is ever kept.
+
     Args:
         query: student embeddings of one modality, shape (n, dim); normalised here.
         keys: embeddings of the other modality, shape (m, dim), m >= n; normalised here.
@@ -54,30 +57,68 @@ def affinity_infonce(
     """
     if mask_pair and pair_share > 0:
         raise ValueError("a pair that is left out of the denominator cannot have a share: set pair_share to 0")
-    n, m = len(query), len(keys)
-    logits = F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T / tau
-    row = torch.arange(n, device=query.device)
-    own = row + first
-    if key_valid is None:
-        key_valid = torch.ones(m, dtype=torch.bool, device=query.device)
-    compared = logits.masked_fill(~key_valid, -torch.inf)
-    if mask_pair:
-        compared = compared.masked_fill(own[:, None] == torch.arange(m, device=query.device), -torch.inf)
-    log_sum = compared.logsumexp(1)
-
-    soft = neighbours.restricted_to(key_valid)
-    pair_weight = pair_share * key_valid[own].to(logits.dtype)
-    soft_weight = (1 - pair_share) * soft.weight
-    attraction = (soft_weight * logits.gather(1, soft.index)).sum(1) + pair_weight * logits[row, own]
-    mass = soft_weight.sum(1) + pair_weight
-    takes_part = mass > 0
+    own = torch.arange(first, first + len(query), device=query.device)
+    soft = neighbours if key_valid is None else neighbours.restricted_to(key_valid)
+    index, weight = soft.index, soft.weight
+    if pair_share > 0:
+        pair = torch.full_like(weight[:, :1], pair_share)
+        if key_valid is not None:
+            pair = pair * key_valid[own, None]
+        index, weight = torch.cat([index, own[:, None]], 1), torch.cat([(1 - pair_share) * weight, pair], 1)
     if query_valid is not None:
-        takes_part = takes_part & query_valid
-    # ``where`` on the inputs, not the product: a row without any key has an infinite log-sum.
-    per_row = torch.where(takes_part, mass * torch.where(takes_part, log_sum, 0.0) - attraction, 0.0)
-    mass = torch.where(takes_part, mass, 0.0)
-    sums = total(torch.stack([per_row.sum(), mass.sum()]))
-    return sums[0] / sums[1].clamp(min=torch.finfo(mass.dtype).tiny)
+        weight = weight * query_valid[:, None]
+    q, k = F.normalize(query, dim=1), F.normalize(keys, dim=1)
+    offset = None if key_valid is None else torch.where(key_valid, 0.0, -torch.inf).to(q.dtype)
+    summed: Tensor = _SoftCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        q, k, index, weight, tau, offset, own if mask_pair else None
+    )
+    sums = total(torch.stack([summed, weight.sum()]))
+    return sums[0] / sums[1].clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    r""":math:`-\sum_{ij} W_{ij} \log \mathrm{softmax}_j(q_i \cdot k_j / \tau)`, with its gradient made beside it.
+
+    The derivative by a logit is :math:`|W_i| p_{ij} - W_{ij}`; it needs the softmax that the loss has at hand anyway.
+    ``offset`` (m,) is minus infinity for keys that are not in the denominator; each query's ``own`` key (n,), where
+    given, is not either.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        index: Tensor,
+        weight: Tensor,
+        tau: float,
+        offset: Tensor | None,
+        own: Tensor | None,
+    ) -> Tensor:
+        loss, dq, dk = q.new_zeros(()), torch.empty_like(q), torch.zeros_like(k)
+        for rows in row_blocks(q, k):
+            scaled, w = q[rows] / tau, weight[rows]
+            logits = scaled @ k.T
+            mass = w.sum(1, keepdim=True)
+            attraction = (w * logits.gather(1, index[rows])).sum()
+            if offset is not None:
+                logits += offset
+            if own is not None:
+                logits.scatter_(1, own[rows, None], -torch.inf)
+            # A row without any key has an infinite log-sum; it has no mass either.
+            log_sum = torch.where(mass > 0, logits.logsumexp(1, keepdim=True), 0.0)
+            loss += (mass * log_sum).sum() - attraction
+            slope = logits.sub_(log_sum).exp_().mul_(mass).scatter_add_(1, index[rows], -w)
+            torch.mm(slope, k / tau, out=dq[rows])
+            dk.addmm_(slope.T, scaled)
+        ctx.save_for_backward(dq, dk)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        dq, dk = ctx.saved_tensors
+        return gradient * dq, gradient * dk, None, None, None, None, None
 
 
 def infonce(z1: Tensor, z2: Tensor, *, tau: float = 0.07, valid: Tensor | None = None) -> Tensor:

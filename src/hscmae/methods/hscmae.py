@@ -144,8 +144,8 @@ class HSCMAEObjective(Objective):
         elsewhere = ~torch.isin(self.memory.rows, rows)
         stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}
         candidates = torch.cat([fused, fuse(memory, stored)])
-        place = torch.arange(len(candidates), device=fused.device)
-        neighbours = mine_neighbours(fused[own], candidates, place[own, None] == place, k=c.k, tau=c.tau_teacher)
+        itself = torch.arange(own.start, own.stop, device=fused.device)
+        neighbours = mine_neighbours(fused[own], candidates, itself, k=c.k, tau=c.tau_teacher)
         directions = []
         for query, other in ((a, v), (v, a)):
             if c.keys == "teacher":
