@@ -38,13 +38,22 @@ def test_generators_do_not_touch_each_other():
     assert torch.equal(torch.rand(4, generator=first), torch.rand(4, generator=generator(0, "a")))
 
 
-@pytest.mark.parametrize("probability", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("probability", [0.0, 0.2, 0.999999, 1.0])
 def test_keep_has_the_shape_type_and_share_asked_for(probability):
     like = torch.zeros(300, 200, dtype=torch.float64)
     kept = Noise(0, 0).keep("mask", like, probability)
     assert kept.shape == like.shape
     assert kept.dtype == like.dtype
-    assert kept.mean().item() == pytest.approx(probability, abs=0.01)
+    assert set(kept.unique().tolist()) <= {0.0, 1.0}
+    assert kept.mean().item() == pytest.approx(probability, abs=0.005 if 0 < probability < 0.9 else 2e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 3, 2)])
+def test_keep_serves_any_number_of_values(shape):
+    kept = torch.stack([Noise(0, step).keep("mask", torch.zeros(shape), 0.5) for step in range(2000)])
+    assert (kept.mean(0) - 0.5).abs().max() < 0.06
+    flat = kept.flatten(1) - kept.flatten(1).mean(0)
+    assert (flat.T @ flat / 2000 - torch.diag(flat.var(0))).abs().max() < 0.03
 
 
 def test_a_process_keeps_its_rows_of_the_global_batch():
