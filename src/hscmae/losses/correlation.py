@@ -6,7 +6,7 @@ explode where eigenvalues nearly meet.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,24 +48,60 @@ def correlation_loss(
         A batch much larger than d: for independent views the squared correlations sum to about d^2/(n - 1) by
         chance alone. Never take a cosine of raw outputs: the loss is unchanged by any invertible map of one view.
     """
-    with torch.autocast(z1.device.type, enabled=False):
-        a, b = z1.double(), z2.double()
-        if valid is None:
-            count = torch.tensor(float(len(a)), dtype=a.dtype, device=a.device)
-            a, b = a - a.mean(0), b - b.mean(0)
-        else:
-            keep = valid[:, None]
-            count = valid.sum().clamp(min=1).to(a.dtype)
-            a = torch.where(keep, a, 0.0)
-            b = torch.where(keep, b, 0.0)
-            a = torch.where(keep, a - a.sum(0) / count, 0.0)
-            b = torch.where(keep, b - b.sum(0) / count, 0.0)
-        l1 = _cholesky(a.T @ a / count, ridge)
-        l2 = _cholesky(b.T @ b / count, ridge)
-        half = torch.linalg.solve_triangular(l1, a.T @ b / count, upper=False)
-        t = torch.linalg.solve_triangular(l2, half.T, upper=False)
-        total: Tensor = t.square().sum() if form == "frobenius" else torch.linalg.svdvals(t).sum()
-        return (1 - total / a.shape[1]).to(z1.dtype)
+    loss: Tensor = _Correlation.apply(z1, z2, ridge, form, valid)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _Correlation(torch.autograd.Function):
+    r"""The loss and its gradient in closed form, which Andrew et al. (2013) give for the trace norm.
+
+    For :math:`\sum_i g(\sigma_i)` with :math:`T = U S V^\top` and :math:`M = U g'(S) V^\top` the derivatives by the
+    regularised covariances are :math:`L_1^{-\top} M L_2^{-1}` (cross) and
+    :math:`-\frac{1}{2} L_1^{-\top} M T^\top L_1^{-1}` (first view); nothing is divided by a difference of
+    singular values.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z1: Tensor, z2: Tensor, ridge: float, form: str, valid: Tensor | None) -> Tensor:
+        with torch.autocast(z1.device.type, enabled=False):
+            a, count = _centred(z1.double(), valid)
+            b, _ = _centred(z2.double(), valid)
+            l1, l2 = _cholesky(a.T @ a / count, ridge), _cholesky(b.T @ b / count, ridge)
+            half = torch.linalg.solve_triangular(l1, a.T @ b / count, upper=False)
+            t = torch.linalg.solve_triangular(l2, half.T, upper=False).T
+            if form == "frobenius":
+                total, m = t.square().sum(), 2 * t
+            else:
+                u, s, vt = torch.linalg.svd(t)
+                total, m = s.sum(), u @ vt
+            d = a.shape[1]
+            right = torch.linalg.solve_triangular(l2, m, upper=False, left=False)  # M inv(L2)
+            cross = torch.linalg.solve_triangular(l1.T, right, upper=True)
+            slopes = []
+            for own, other, by_cross, factor, square in (
+                (a, b, cross.T, l1, m @ t.T),
+                (b, a, cross, l2, m.T @ t),
+            ):
+                inner = torch.linalg.solve_triangular(factor, square, upper=False, left=False)
+                within = torch.linalg.solve_triangular(factor.T, inner, upper=True)  # times -1/2, once from each side
+                torch.diagonal(within).add_(ridge / d * torch.diagonal(within).sum())
+                slopes.append(((own @ within - other @ by_cross) / (d * count)).to(z1.dtype))
+            ctx.save_for_backward(*slopes)
+            return (1 - total / d).to(z1.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        first, second = ctx.saved_tensors
+        return gradient * first, gradient * second, None, None, None
+
+
+def _centred(z: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | int]:
+    if valid is None:
+        return z - z.mean(0), len(z)
+    keep, count = valid[:, None], valid.sum().clamp(min=1)
+    z = torch.where(keep, z, 0.0)
+    return torch.where(keep, z - z.sum(0) / count, 0.0), count
 
 
 def _cholesky(cov: Tensor, ridge: float) -> Tensor:
