@@ -87,7 +87,8 @@ class _Correlation(torch.autograd.Function):
                 torch.diagonal(within).add_(ridge / d * torch.diagonal(within).sum())
                 slopes.append(((own @ within - other @ by_cross) / (d * count)).to(z1.dtype))
             ctx.save_for_backward(*slopes)
-            return (1 - total / d).to(z1.dtype)
+            loss: Tensor = (1 - total / d).to(z1.dtype)
+            return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -76,24 +76,28 @@ class HSCMAEObjective(Objective):
         a, v = self.modalities
         c, (present, rows) = self.config, batch.everywhere()
         x = self.student.pooled(batch.x, batch.valid)
+        sources = {"sample": {a: a, v: v}, "cross": {a: v, v: a}}
         losses: dict[str, Tensor] = {}
+        with self.autocast(batch):  # one context for all passes: in it each weight is cast once
+            if "global" in self.active:
+                own = {m: self.student.tower(m)(self.cast(x[m]), noise, f"clean/{m}") for m in self.modalities}
+            if self.active - {"global"}:
+                shown = self._hide_steps(batch, x, noise)
+                masked = {m: mask_values(shown[m], c.masking.ratio, noise, m) for m in self.modalities}
+                hidden = {m: self.cast(masked[m][0]) for m in self.modalities}
+                h = {m: self.student.tower(m).encoder(hidden[m], noise, f"masked/{m}") for m in self.modalities}
+                s = {m: self.student.tower(m).project(hidden[m], h[m]) for m in self.modalities}
+            if self.active & {"local", "distill"}:
+                t = self._teach(batch, x)
+            predicted = {
+                name: {m: self._decode(m, h[source]) for m, source in sources[name].items()}
+                for name in self.active & sources.keys()
+            }
         if "global" in self.active:
-            with self.autocast(batch):
-                own = {m: self.student.tower(m)(x[m], noise, f"clean/{m}") for m in self.modalities}
             z = batch.gather({m: full_precision(rows) for m, rows in own.items()})
-            losses["global"] = correlation_loss(
-                z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=present[a] & present[v]
-            )
-        if self.active <= {"global"}:
-            return losses
-        shown = self._hide_steps(batch, x, noise)
-        with self.autocast(batch):
-            masked = {m: mask_values(shown[m], c.masking.ratio, noise, m) for m in self.modalities}
-            h = {m: self.student.tower(m).encoder(masked[m][0], noise, f"masked/{m}") for m in self.modalities}
-            s = {m: self.student.tower(m).project(masked[m][0], h[m]) for m in self.modalities}
+            paired = None if batch.complete else present[a] & present[v]
+            losses["global"] = correlation_loss(z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired)
         if self.active & {"local", "distill"}:
-            with torch.no_grad(), self.autocast(batch):
-                t = {m: self.teacher.tower(m)(batch.x[m], valid=batch.valid.get(m)) for m in self.modalities}
             through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
             both = batch.gather(
                 {f"teacher/{m}": full_precision(t[m]) for m in self.modalities}
@@ -105,14 +109,25 @@ class HSCMAEObjective(Objective):
             if "local" in self.active:
                 losses["local"] = ramp * self._local(student, clean, present, rows, batch)
                 self.embedded = raw, present, rows
-        if "sample" in self.active:
-            losses["sample"] = self._reconstruct({m: (h[m], m) for m in self.modalities}, masked, x, batch)
-        if "cross" in self.active:
-            losses["cross"] = self._reconstruct({a: (h[v], v), v: (h[a], a)}, masked, x, batch)
+        for name in ("sample", "cross"):
+            if name in self.active:
+                losses[name] = self._reconstruct(predicted[name], sources[name], masked, x, batch)
         if "distill" in self.active:
             per_modality = [self._distil(student[m], clean[m], present[m], batch) for m in self.modalities]
             losses["distill"] = ramp * torch.stack(per_modality).mean()
         return losses
+
+    @torch.no_grad()
+    def _teach(self, batch: Batch, pooled: dict[str, Tensor]) -> dict[str, Tensor]:
+        # Pooling that learns is the teacher's own.
+        x = self.teacher.pooled(batch.x, batch.valid) if batch.valid else pooled
+        return {m: self.teacher.tower(m)(self.cast(x[m])) for m in self.modalities}
+
+    def _decode(self, modality: str, hidden: Tensor) -> Tensor:
+        decoder = self.student.tower(modality).decoder
+        assert decoder is not None
+        predicted: Tensor = decoder(hidden)
+        return predicted
 
     def _hide_steps(self, batch: Batch, pooled: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
         """What the masked path is shown: vectors, those of sequences pooled over the steps left visible.
@@ -177,21 +192,18 @@ class HSCMAEObjective(Objective):
 
     def _reconstruct(
         self,
-        sources: dict[str, tuple[Tensor, str]],
-        masked: dict[str, tuple[Tensor, Tensor]],
-        target: dict[str, Tensor],
+        predicted: Mapping[str, Tensor],
+        sources: Mapping[str, str],
+        masked: Mapping[str, tuple[Tensor, Tensor]],
+        target: Mapping[str, Tensor],
         batch: Batch,
     ) -> Tensor:
-        error, count = torch.zeros((), device=batch.rows.device), torch.zeros((), device=batch.rows.device)
-        for m, (hidden, source) in sources.items():
-            decoder = self.student.tower(m).decoder
-            assert decoder is not None
-            with self.autocast(batch):
-                predicted = decoder(hidden)
-            known = batch.present[m] & batch.present[source]
-            squares, values = masked_reconstruction(full_precision(predicted), target[m].detach(), masked[m][1], known)
-            error, count = error + squares, count + values
-        sums = batch.total(torch.stack([error, count]))
+        parts = []
+        for m, source in sources.items():
+            known = None if batch.complete else batch.present[m] & batch.present[source]
+            rows = full_precision(predicted[m])
+            parts.append(torch.stack(masked_reconstruction(rows, target[m].detach(), masked[m][1], known)))
+        sums = batch.total(torch.stack(parts).sum(0))
         return sums[0] / sums[1].clamp(min=1)
 
     def _stacked(self, by_modality: Mapping[str, Tensor]) -> Tensor:

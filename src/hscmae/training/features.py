@@ -33,6 +33,7 @@ class Batch:
         rows: positions among the training rows, shape (n,), int64.
         valid: modality -> valid steps, shape (n, t), bool, for sequences alone.
         share: which rows of the global batch these are; ``None`` where they are all of it.
+        complete: known to have every modality in every row, so that ``present`` need not be looked at.
     """
 
     x: dict[str, Tensor]
@@ -40,6 +41,7 @@ class Batch:
     rows: Tensor
     valid: dict[str, Tensor] = field(default_factory=dict)
     share: distributed.Share | None = None
+    complete: bool = False
 
     @property
     def own(self) -> slice:
@@ -82,6 +84,7 @@ class Features:
     ) -> None:
         self.pairs, self.rows, self.scalers, self.device = pairs, rows, scalers, device
         self.present = {m: torch.from_numpy(pairs.present[m][rows]).to(device) for m in pairs.modalities}
+        self.complete = all(bool(rows_present.all()) for rows_present in self.present.values())
         self.valid = {
             m: torch.from_numpy(np.arange(pairs.features[m].shape[1]) < lengths[rows][:, None]).to(device)
             for m, lengths in pairs.lengths.items()
@@ -109,12 +112,12 @@ class Features:
         """The rows at the given positions, shape (n,)."""
         positions = positions.to(self.device)
         if self.resident is not None:
-            x = {m: values[positions] for m, values in self.resident.items()}
+            x = {m: values.index_select(0, positions) for m, values in self.resident.items()}
         else:
             rows = self.rows[positions.cpu().numpy()]
             x = {m: self._read(m, rows) for m in self.pairs.modalities}
         present, valid = ({m: v[positions] for m, v in part.items()} for part in (self.present, self.valid))
-        return Batch(x, present, positions, valid)
+        return Batch(x, present, positions, valid, complete=self.complete)
 
     def shared(self, positions: Tensor) -> Batch:
         """This process's rows of the global batch at the given positions, shape (n,)."""
