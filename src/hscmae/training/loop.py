@@ -209,7 +209,7 @@ class Loop:
                 _require_finite({**losses, "total": total}, state)
             optimiser.zero_grad(set_to_none=True)
             distributed.backward(total, objective.parameters())
-            _clip(optimiser, settings.grad_clip)
+            _clip(list(objective.parameters()), settings.grad_clip)
             for group in optimiser.param_groups:
                 group["lr"] = lr
             optimiser.step()
@@ -303,12 +303,11 @@ def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def _clip(optimiser: torch.optim.Optimizer, largest: float) -> None:
-    # As clip_grad_norm_ does, but the optimiser divides as it reads the gradients: a pass over memory less.
-    gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    optimiser.grad_scale = ((norm + 1e-6) / largest).clamp(min=1).float()  # type: ignore[attr-defined]
-    optimiser.found_inf = torch.zeros_like(optimiser.grad_scale)  # type: ignore[attr-defined]
+def _clip(parameters: list[nn.Parameter], largest: float) -> None:
+    # As clip_grad_norm_ does, less a pass over memory where nothing is to be clipped; a GPU would have to be asked.
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm.device.type != "cpu" or norm + 1e-6 > largest:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
 
 
 def _require_finite(losses: dict[str, Tensor], state: State) -> None:
