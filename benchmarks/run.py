@@ -1,6 +1,6 @@
 """Every timing in one table, as `make bench` prints it; writes benchmarks/results/latest.json.
 
-python benchmarks/run.py [--quick]
+python benchmarks/run.py [--quick] [--gigabytes 8]
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 import distributed
+import embed
+import larger_than_memory
 import ranking
 import training_step
 
@@ -26,9 +28,11 @@ COLUMNS = ("name", "value", "unit", "reference", "ratio", "target", "met")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="leave out the galleries of 58,000")
+    parser.add_argument("--gigabytes", type=float, default=1.3, help="size of the store that is larger than memory")
     arguments = parser.parse_args()
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     rows = training_step.rows() + distributed.rows() + (ranking.rows(n_large=0) if arguments.quick else ranking.rows())
+    rows += embed.rows() + larger_than_memory.rows(arguments.gigabytes, torch.get_num_threads())
     machine = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

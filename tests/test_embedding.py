@@ -33,7 +33,7 @@ def store(data: Pairs, tmp_path: Path) -> Path:
     return tmp_path / "features"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -125,6 +125,7 @@ class Training(Section):
     epochs: Positive = Field(20, description="passes over the training rows, where steps is 0")
     steps: int = Field(0, ge=0, description="steps of a full run; 0: those of the epochs, at least 200")
     batch_size: Annotated[int, Field(ge=2)] = Field(512, description="complete pairs a step")
+    shuffle_block: int = Field(0, ge=0, description="rows read in a run, for data on slow disks; 0: full shuffle")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="decoupled weight decay")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up; a cosine decay follows")

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.pooling import pool
 from hscmae.data.readers import open_table
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
-from hscmae.data.table import Table
+from hscmae.data.table import Table, refuse
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
 from hscmae.prefetch import ahead
@@ -52,54 +53,45 @@ def embed_file(
     Raises:
         InputError: no modality in common, no such split, or a fault of the file.
     """
-    options = {"split": split, "holdout": holdout, "drop_bad_rows": drop_bad_rows}
-    with ExitStack() as stack:
-        writer = stack.enter_context(StoreWriter(output, overwrite=overwrite, source=str(file)))
-        with open_for(method, file, holdout) as table:
-            total, step = len(table), table.block_rows()
+    with (
+        open_for(method, file, holdout) as table,
+        StoreWriter(output, overwrite=overwrite, source=str(file)) as writer,
+        ExitStack() as stack,
+    ):
         if engine == "ray":
             from hscmae.ray_engine import embed_on_ray
 
-            blocks = embed_on_ray(method, file, total, step, options)
+            options = {"split": split, "drop_bad_rows": drop_bad_rows}
+            blocks = embed_on_ray(method, file, holdout, len(table), table.block_rows(), options)
         else:
-            blocks = embed_rows(method, file, **options)  # type: ignore[arg-type]
+            blocks = embed_rows(method, table, split=split, drop_bad_rows=drop_bad_rows)
         for done, block in stack.enter_context(closing(blocks)):
             writer.append(block)
             if progress is not None:
-                progress(done, total)
+                progress(done, len(table))
         if not writer.rows:
             raise InputError(f"{file}: no rows in split {split!r}")
         return writer.rows
 
 
 def embed_rows(
-    method: Method,
-    file: Path,
-    *,
-    split: str,
-    holdout: str | None,
-    drop_bad_rows: bool,
-    start: int = 0,
-    stop: int | None = None,
+    method: Method, table: Table, *, split: str, drop_bad_rows: bool, start: int = 0, stop: int | None = None
 ) -> Generator[tuple[int, Pairs], None, None]:
     """Rows ``start`` to ``stop`` of a file with embeddings as features, block by block, each with the row after it."""
-    with (
-        open_for(method, file, holdout) as table,
-        closing(ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))) as blocks,
-    ):
+    with closing(ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))) as blocks:
         for done, block in blocks:
             # Pooling marks rows without a valid step as lacking the modality, as embedding does.
             columns = pool(block).without_features() if block.lengths else block
             yield done, replace(columns, features=method.embed_checked(block))
 
 
-def open_for(method: Method, file: Path, holdout: str | None) -> Table:
-    """The opened file with the modalities that the method knows.
+def open_for(method: Method, file: Path, holdout: str | None, *, verify: bool = True) -> Table:
+    """The opened file with the modalities that the method knows; a store's checksums are left out if told so.
 
     Raises:
         InputError: none of them, or another dimension.
     """
-    table = open_table(file)
+    table = open_table(file) if verify or not store.is_store(file) else store.open_table(file, refuse, verify=False)
     with ExitStack() as stack:
         stack.enter_context(table)
         known = [m for m in table.features if m in method.dims_]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from hscmae.data.pairs import Pairs
-from hscmae.embedding import embed_rows
+from hscmae.embedding import embed_rows, open_for
 from hscmae.errors import InputError
 from hscmae.extras import require
 from hscmae.methods.base import Method
@@ -26,7 +26,7 @@ RETRIES = 3
 
 
 def embed_on_ray(
-    method: Method, file: Path, rows: int, block_rows: int, options: Mapping[str, Any]
+    method: Method, file: Path, holdout: str | None, rows: int, block_rows: int, options: Mapping[str, Any]
 ) -> Generator[tuple[int, Pairs], None, None]:
     """What ``embedding.embed_rows`` gives for all ``rows`` of ``file``, computed on a Ray cluster.
 
@@ -45,7 +45,8 @@ def embed_on_ray(
     while True:
         # Twice as many as can run at a time: workers never wait, and finished parts never fill the memory.
         while len(waiting) < 2 * max(1, cores // threads) and (start := next(parts, None)) is not None:
-            waiting.append(task.remote(model, file.resolve(), start, min(start + step, rows), dict(options), threads))
+            part = {"start": start, "stop": min(start + step, rows), **options}
+            waiting.append(task.remote(model, file.resolve(), holdout, part, threads))
         if not waiting:
             return
         try:
@@ -58,10 +59,11 @@ def embed_on_ray(
 
 
 def _embed_part(
-    method: Method, file: Path, start: int, stop: int, options: dict[str, Any], threads: int
+    method: Method, file: Path, holdout: str | None, part: dict[str, Any], threads: int
 ) -> tuple[list[tuple[int, Pairs]], str | None]:
     torch.set_num_threads(threads)
     try:
-        return list(embed_rows(method, file, start=start, stop=stop, **options)), None
+        with open_for(method, file, holdout, verify=False) as table:
+            return list(embed_rows(method, table, **part)), None
     except InputError as error:
         return [], str(error)

@@ -18,7 +18,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.errors import RunError
 from hscmae.methods import HSCMAE
 from hscmae.methods.hscmae import HSCMAEObjective
-from hscmae.training.loop import Loop, learning_rate
+from hscmae.training.loop import WINDOW_BLOCKS, Loop, _order, learning_rate
 
 QUICK: dict[str, Any] = {
     "dim": 6,
@@ -205,3 +205,18 @@ def test_of_steps_that_cannot_be_told_apart_the_last_is_chosen() -> None:
     assert loop.choose() == 20
     loop.state.history.append((40, 0.70, 0.0))
     assert loop.choose() == 40
+
+
+@pytest.mark.parametrize(("rows", "block"), [(1000, 0), (1000, 3), (1000, 7), (5, 10), (1000, 2000)])
+def test_an_epoch_visits_every_row_once_whatever_the_shuffling(rows: int, block: int) -> None:
+    orders = [_order(0, epoch, rows, block) for epoch in (0, 1)]
+    assert all(order.sort().values.tolist() == list(range(rows)) for order in orders)
+    assert not torch.equal(*orders)
+    assert torch.equal(_order(0, 0, rows, block), orders[0])
+
+
+def test_block_shuffling_reads_few_runs_at_a_time() -> None:
+    order = _order(0, 0, 10_000, 10)
+    for window in order.split(10 * WINDOW_BLOCKS):
+        assert len((window // 10).unique()) == -(-len(window) // 10)
+    assert (order[: 10 * WINDOW_BLOCKS].diff() == 1).float().mean() < 0.1

@@ -39,8 +39,7 @@ class Standardizer:
         scaled = np.empty(x.shape, np.float32)
         for first in range(0, len(x), CACHED_ROWS):
             part = scaled[first : first + CACHED_ROWS]
-            part[...] = x[first : first + CACHED_ROWS]
-            part -= self.mean
+            np.subtract(x[first : first + CACHED_ROWS].astype(np.float32, copy=False), self.mean, out=part)
             part /= self.scale
         return scaled
 

@@ -30,6 +30,7 @@ from hscmae.training import distributed
 from hscmae.training.checkpoint import load_checkpoint, restore, save_checkpoint
 from hscmae.training.features import Batch, Features
 
+WINDOW_BLOCKS = 32
 Progress = Callable[[dict[str, Any]], None]
 # Label-free criteria on held-out pairs by name, the deciding one first (higher is better), and its standard error.
 Measure = Callable[["Objective"], tuple[dict[str, float], float]]
@@ -195,7 +196,8 @@ class Loop:
         sums: dict[str, Tensor] = {}
         started = time.monotonic() - state.seconds
         batches = features.batches(
-            _positions(self.seed, step, batch_size, len(features)) for step in range(state.step, steps)
+            _positions(self.seed, step, batch_size, len(features), settings.shuffle_block)
+            for step in range(state.step, steps)
         )
         while state.step < steps and not self._out_of_patience():
             step = state.step
@@ -285,15 +287,24 @@ def learning_rate(step: int, steps: int, settings: Training) -> float:
     return settings.lr * (math.cos(math.pi * min(share, 1.0)) + 1) / 2
 
 
-def _positions(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
+def _positions(seed: int, step: int, batch_size: int, rows: int, block: int = 0) -> Tensor:
     # Each epoch is a new permutation; its tail shorter than a batch is left for later epochs.
     epoch, within = divmod(step, rows // batch_size)
-    return _order(seed, epoch, rows)[within * batch_size : (within + 1) * batch_size]
+    return _order(seed, epoch, rows, block)[within * batch_size : (within + 1) * batch_size]
 
 
 @lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, rows: int) -> Tensor:
-    return torch.randperm(rows, generator=generator(seed, "order", epoch))
+def _order(seed: int, epoch: int, rows: int, block: int = 0) -> Tensor:
+    source = generator(seed, "order", epoch)
+    if not block:
+        return torch.randperm(rows, generator=source)
+    # Runs of rows in random order; then rows at random within a window of so many runs, which a page cache holds.
+    runs = torch.randperm(-(-rows // block), generator=source).tolist()
+    order = torch.cat([torch.arange(run * block, min((run + 1) * block, rows)) for run in runs])
+    for start in range(0, rows, block * WINDOW_BLOCKS):
+        window = order[start : start + block * WINDOW_BLOCKS]
+        window.copy_(window[torch.randperm(len(window), generator=source)])
+    return order
 
 
 def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimizer:
