@@ -22,6 +22,7 @@ from hscmae.data.pairs import BoolArray, FloatArray, Pairs
 from hscmae.data.pooling import pool
 from hscmae.errors import InputError, describe_rows
 from hscmae.linear.cca import covariances, ridge_cca
+from hscmae.linear.kernel import kernel_map
 from hscmae.linear.smoothing import smoothed_cca
 
 if TYPE_CHECKING:
@@ -199,19 +200,9 @@ def _standardised(agreement: Float64Array, random: BoolArray) -> Float64Array:
 
 
 def _kernel_components(x: FloatArray, rng: np.random.Generator) -> Tensor:
-    """Leading components of a Gaussian kernel on centred unit-norm rows, by Nystroem landmarks; (n, <= RANK)."""
     rows = torch.from_numpy(np.asarray(x, dtype=np.float64))
-    rows = F.normalize(rows - rows.mean(0), dim=1)
-    landmarks = rows[torch.from_numpy(rng.permutation(len(rows))[:LANDMARKS])]
-    apart = torch.cdist(landmarks, landmarks).square()
-    bandwidth = apart.median().clamp(min=torch.finfo(apart.dtype).tiny)
-    values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))
-    rank = min(RANK, len(landmarks) // 4)
-    basis = vectors[:, -rank:] / values[-rank:].clamp(min=values[-1] * 1e-12).sqrt()
-    blocks = [
-        torch.exp(-torch.cdist(block, landmarks).square() / bandwidth) @ basis for block in torch.split(rows, 4096)
-    ]
-    return torch.cat(blocks)
+    landmarks = torch.from_numpy(rng.permutation(len(rows))[:LANDMARKS])
+    return kernel_map(rows, landmarks, min(RANK, len(landmarks) // 4))(rows)
 
 
 def _scores(fit: Mapping[str, Tensor], cells: Mapping[str, Tensor]) -> Iterator[Float64Array]:

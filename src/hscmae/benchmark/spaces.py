@@ -31,7 +31,7 @@ RANGES: dict[str, Range] = {
     "k": Range(5, 200),
     "tau": Range(0.02, 0.5),
     "hops": Range(1, 3, log=False),
-    "gamma": Range(0.1, 10.0),
+    "bandwidth": Range(0.1, 10.0),
     "training.lr": Range(1e-4, 1e-2),
     "network.dropout": Range(0.0, 0.8, log=False),
     "network.branch_scale": Range(0.03, 1.0),

@@ -5,6 +5,7 @@ from hscmae.methods.base import Method
 from hscmae.methods.contrastive import InfoNCE, SoftCLIP
 from hscmae.methods.correlation import DCCA, DCCAE
 from hscmae.methods.hscmae import HSCMAE
+from hscmae.methods.kernel import KernelCCA, SmoothedKernelCCA
 from hscmae.methods.linear import CCA, PCA, PLS, Random, RidgeCCA, SmoothedCCA
 from hscmae.methods.reconstruction import CAVMAE, MAE
 
@@ -17,6 +18,8 @@ METHODS: dict[str, type[Method]] = {
         CCA,
         RidgeCCA,
         SmoothedCCA,
+        KernelCCA,
+        SmoothedKernelCCA,
         DCCA,
         DCCAE,
         InfoNCE,
@@ -50,10 +53,12 @@ __all__ = [
     "PCA",
     "PLS",
     "InfoNCE",
+    "KernelCCA",
     "Method",
     "Random",
     "RidgeCCA",
     "SmoothedCCA",
+    "SmoothedKernelCCA",
     "SoftCLIP",
     "get_method",
 ]

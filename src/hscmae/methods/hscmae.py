@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hscmae.config import PRESETS, HSCMAEConfig
-from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.cca import CanonicalMaps, Covariances, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, fuse, smoothed_cca
 from hscmae.losses.affinity import mine_neighbours
 from hscmae.losses.contrastive import affinity_infonce
@@ -284,13 +284,15 @@ class HSCMAE(DeepMethod):
         network = self._network()
         if self.config.warm_start.kind != "none":
             rows = self._warm_rows(features)
-            network.warm_start(unit_size(self._closed_form(rows, prepared["warm_start_ridge"]), rows))
+            moments = covariances(rows.x, rows.present)
+            maps = self._closed_form(rows, prepared["warm_start_ridge"], moments)
+            network.warm_start(unit_size(maps, rows))
         return HSCMAEObjective(self.config, network, len(features)).to(features.device)
 
-    def _closed_form(self, rows: Batch, ridge: float) -> CanonicalMaps:
+    def _closed_form(self, rows: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
         w = self.config.warm_start
         if w.kind == "ridge":
-            return ridge_cca(covariances(rows.x, rows.present), self.config.dim, ridge)
+            return ridge_cca(moments, self.config.dim, ridge)
         return smoothed_cca(
             rows.x,
             self.config.dim,
@@ -300,6 +302,7 @@ class HSCMAE(DeepMethod):
             hops=w.hops,
             rounds=w.rounds,
             present=rows.present,
+            moments=moments,
         )
 
     def _trained(self, objective: Objective) -> Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,10 @@ from torch import Tensor
 from hscmae.config import LinearConfig, Positive
 from hscmae.data.pairs import BoolArray, FloatArray, Pairs
 from hscmae.data.scaling import Standardizer, standardizer_of
-from hscmae.linear.cca import CanonicalMaps, Covariances, covariances, ridge_cca, stream_covariances
+from hscmae.linear.cca import CanonicalMaps, Covariances, ridge_cca, stream_covariances
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
 from hscmae.methods.base import Method
-from hscmae.methods.closed_form import choose_ridge
+from hscmae.methods.closed_form import RIDGES, choose_ridge
 from hscmae.streams import generator
 from hscmae.training.features import Batch, Features, row_blocks
 from hscmae.training.loop import Progress
@@ -151,8 +152,7 @@ class CCA(LinearMethod):
     def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
         return self._closed_form(training, self.config.ridge, moments)
 
-    def _closed_form(self, training: Batch, ridge: float, moments: Covariances | None = None) -> CanonicalMaps:
-        moments = moments or covariances(training.x, training.present)
+    def _closed_form(self, training: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
         return ridge_cca(moments, self.config.dim, ridge, scale=self.config.scale)
 
 
@@ -170,9 +170,10 @@ class RidgeCCA(CCA):
     name = "ridge-cca"
     Config = RidgeCCAConfig
     config: RidgeCCAConfig
+    ridges: ClassVar[tuple[float, ...]] = RIDGES
 
     def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
-        ridge = self.config.ridge or choose_ridge(training, self._closed_form, self.config.seed)
+        ridge = self.config.ridge or choose_ridge(training, self._closed_form, self.config.seed, self.ridges)
         self.summary_["ridge"] = ridge
         return self._closed_form(training, ridge, moments)
 
@@ -193,7 +194,7 @@ class SmoothedCCA(RidgeCCA):
     Config = SmoothedCCAConfig
     config: SmoothedCCAConfig
 
-    def _closed_form(self, training: Batch, ridge: float, moments: Covariances | None = None) -> CanonicalMaps:
+    def _closed_form(self, training: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
         c = self.config
         return smoothed_cca(
             training.x,

@@ -1,0 +1,78 @@
+"""Gaussian kernel features: what makes a closed form nonlinear, and still a closed form.
+
+A linear method on the leading components of a kernel is the kernel method in its primal form. The components come from
+landmarks (Nystroem: Williams and Seeger, NIPS 2000), so that time and memory grow with the rows, not with their
+square; with every row a landmark and every component kept nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hscmae.linear.cca import BLOCK
+
+
+@dataclass(frozen=True, eq=False)
+class KernelMap:
+    r"""A map that is linear in the kernel with the landmarks, ``k(x, landmarks) @ basis - offset``.
+
+    Rows are centred and taken at unit norm; :math:`k(x, y) = \exp(-\lVert x - y \rVert^2 / b)`.
+
+    Attributes:
+        mean: what rows are centred by, shape (d,).
+        landmarks: centred, at unit norm, shape (l, d).
+        bandwidth: b, a scalar.
+        basis: shape (l, r).
+        offset: shape (r,).
+    """
+
+    mean: Tensor
+    landmarks: Tensor
+    bandwidth: Tensor
+    basis: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map rows, shape (n, d) -> (n, r), in the type of the landmarks."""
+        blocks = torch.split(x, BLOCK)
+        return torch.cat([self._kernel(block) @ self.basis - self.offset for block in blocks])
+
+    def then(self, mean: Tensor, weight: Tensor) -> KernelMap:
+        """This map followed by an affine one, ``z -> (z - mean) @ weight``, as one map."""
+        return replace(self, basis=self.basis @ weight, offset=(self.offset + mean) @ weight)
+
+    def to(self, dtype: torch.dtype) -> KernelMap:
+        """The same map in another type."""
+        return KernelMap(**{name: value.to(dtype) for name, value in vars(self).items()})
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        rows = F.normalize(x.to(self.landmarks) - self.mean, dim=1)
+        return torch.exp(-torch.cdist(rows, self.landmarks).square() / self.bandwidth)
+
+
+def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0) -> KernelMap:
+    r"""The leading components of a Gaussian kernel: features whose inner products are the kernel.
+
+    With the landmarks' kernel :math:`K = U \Lambda U^\top` the features of a row are
+    :math:`k(x, \text{landmarks})\, U_r \Lambda_r^{-1/2}`.
+
+    Args:
+        x: rows, shape (n, d); computed in float64.
+        landmarks: which of the rows, shape (l,), int64.
+        rank: r, the number of components; at most l.
+        factor: bandwidth in units of the median squared distance between landmarks.
+    """
+    rows = x.double()
+    mean = rows.mean(0)
+    chosen = F.normalize(rows[landmarks] - mean, dim=1)
+    apart = torch.cdist(chosen, chosen).square()
+    bandwidth = factor * apart.median().clamp(min=torch.finfo(apart.dtype).tiny)
+    values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))
+    rank = min(rank, len(chosen))
+    # The least eigenvalues may be rounding noise, of either sign.
+    basis = vectors[:, -rank:] / values[-rank:].clamp(min=values[-1] * 1e-12).sqrt()
+    return KernelMap(mean, chosen, bandwidth, basis, basis.new_zeros(rank))

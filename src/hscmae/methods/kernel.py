@@ -1,0 +1,86 @@
+"""Kernel CCA and neighbourhood-smoothed kernel CCA: the closed forms on the components of a Gaussian kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hscmae.config import Positive
+from hscmae.data.pairs import Pairs
+from hscmae.linear.cca import covariances
+from hscmae.linear.kernel import KernelMap, kernel_map
+from hscmae.linear.smoothing import MAX_ROWS
+from hscmae.methods.closed_form import RIDGES
+from hscmae.methods.linear import RidgeCCA, RidgeCCAConfig, SmoothedCCA, SmoothedCCAConfig
+from hscmae.streams import generator
+from hscmae.training.features import Features
+from hscmae.training.loop import Progress
+
+
+class KernelCCAConfig(RidgeCCAConfig):
+    """Settings of kernel CCA."""
+
+    bandwidth: float = Field(1.0, gt=0, description="of the kernel, relative to the median squared distance")
+    landmarks: Positive = Field(1024, description="training rows that the kernel is approximated by")
+    rank: Positive = Field(512, description="leading components of the kernel that are kept")
+
+
+class KernelCCA(RidgeCCA):
+    """Kernel CCA (Akaho 2001; Bach and Jordan 2002), its directions scaled by their correlation.
+
+    Ridge CCA on the leading components of a Gaussian kernel on standardised unit-norm rows; see ``linear.kernel``.
+    """
+
+    name = "kernel-cca"
+    Config = KernelCCAConfig
+    config: KernelCCAConfig
+    ridges = (*RIDGES, 100.0)
+
+    kernels_: dict[str, KernelMap]
+
+    def _fit(
+        self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
+    ) -> None:
+        c = self.config
+        self.scalers_ = self._fit_scalers(pairs, rows)
+        features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
+        training = features.sample(MAX_ROWS, generator(c.seed, "closed form"))
+        kernels = {}
+        for m, x in training.x.items():
+            heard = x[training.present[m]]
+            landmarks = torch.randperm(len(heard), generator=generator(c.seed, f"landmarks/{m}"))[: c.landmarks]
+            kernels[m] = kernel_map(heard, landmarks, c.rank, factor=c.bandwidth)
+        training = replace(training, x={m: kernels[m](x).float() for m, x in training.x.items()})
+        maps = self._solve(training, covariances(training.x, training.present))
+        self.kernels_ = {m: k.then(maps.mean[m], maps.weight[m]).to(torch.float32) for m, k in kernels.items()}
+
+    def uses_seed(self, rows: int) -> bool:
+        return rows > self.config.landmarks or super().uses_seed(rows)
+
+    def _embed(self, modality: str, x: Tensor) -> Tensor:
+        return self.kernels_[modality](x)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f"{part}/{m}": value for m, kernel in self.kernels_.items() for part, value in vars(kernel).items()}
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        parts = KernelMap.__dataclass_fields__
+        self.kernels_ = {m: KernelMap(**{part: tensors[f"{part}/{m}"] for part in parts}) for m in self.dims_}
+
+
+class SmoothedKernelCCAConfig(KernelCCAConfig, SmoothedCCAConfig):
+    """Settings of neighbourhood-smoothed kernel CCA."""
+
+
+class SmoothedKernelCCA(KernelCCA, SmoothedCCA):
+    """Neighbourhood-smoothed CCA on the components of a Gaussian kernel."""
+
+    name = "smoothed-kernel-cca"
+    Config = SmoothedKernelCCAConfig
+    config: SmoothedKernelCCAConfig
