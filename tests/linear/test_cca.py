@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from sklearn.cross_decomposition import CCA as IterativeCCA
 
-from hscmae.linear.cca import covariances, ridge_cca, stream_covariances
+from hscmae.linear.cca import covariances, ridge_cca, solve_whitened, stream_covariances, whitening
 
 
 def views(n=200, d1=6, d2=9, seed=0):
@@ -185,3 +187,19 @@ def test_maps_return_the_type_that_they_are_given():
     z = maps("audio", x["audio"].float())
     assert z.dtype == torch.float32
     torch.testing.assert_close(z.double(), maps("audio", x["audio"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("d1", "d2"), [(6, 9), (9, 6)])
+def test_factors_serve_every_cross_covariance(d1, d2):
+    x = views(d1=d1, d2=d2)
+    moments = covariances(x)
+    factors = whitening(moments.within, 3.0)
+    for cross in (moments.cross, moments.cross.flip(0) * 2):
+        found = solve_whitened(replace(moments, cross=cross), factors, 4)
+        inverse = [torch.linalg.inv(factor) for factor in factors.values()]
+        u, s, vt = torch.linalg.svd(inverse[0] @ cross @ inverse[1].T)
+        np.testing.assert_allclose(found.correlation, s[:4], atol=1e-12)
+        expected = {"audio": inverse[0].T @ u[:, :4] * s[:4], "visual": inverse[1].T @ vt[:4].T * s[:4]}
+        sign = (found.weight["audio"] * expected["audio"]).sum(0).sign()
+        for m, w in expected.items():
+            np.testing.assert_allclose(found.weight[m], w * sign, atol=1e-10)

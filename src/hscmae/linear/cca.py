@@ -141,19 +141,34 @@ def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = Tru
     Raises:
         torch.linalg.LinAlgError: a covariance is singular at this ridge.
     """
-    inverse = {}
-    for name, cov in moments.within.items():
-        trace = torch.diagonal(cov).mean()
-        eye = torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
-        factor = torch.linalg.cholesky(cov + (ridge * trace + torch.finfo(cov.dtype).tiny) * eye)
-        inverse[name] = torch.linalg.solve_triangular(factor, eye, upper=False)
-    first, second = moments.within
-    u, s, vt = torch.linalg.svd(inverse[first] @ moments.cross @ inverse[second].T, full_matrices=False)
-    u, s, vt = u[:, :dim], s[:dim], vt[:dim]
+    return solve_whitened(moments, whitening(moments.within, ridge), dim, scale=scale)
+
+
+def whitening(within: Mapping[str, Tensor], ridge: float) -> dict[str, Tensor]:
+    """Cholesky factors :math:`L_m` of the regularised covariances; see ``ridge_cca``, which raises the same."""
+    factors = {}
+    for m, cov in within.items():
+        size = ridge * torch.diagonal(cov).mean() + torch.finfo(cov.dtype).tiny
+        factors[m] = torch.linalg.cholesky(cov + size * torch.eye(len(cov), dtype=cov.dtype, device=cov.device))
+    return factors
+
+
+def solve_whitened(
+    moments: Covariances, factors: Mapping[str, Tensor], dim: int, *, scale: bool = True
+) -> CanonicalMaps:
+    """``ridge_cca`` from the Cholesky factors, which serve every cross-covariance of the same rows."""
+    a, b = factors.values()
+    whitened = torch.linalg.solve_triangular(a, moments.cross, upper=False)
+    whitened = torch.linalg.solve_triangular(b.T, whitened, upper=True, left=False)
+    # LAPACK is twice as quick on a tall matrix as on a wide one.
+    tall = len(a) >= len(b)
+    u, s, vt = torch.linalg.svd(whitened if tall else whitened.T, full_matrices=False)
+    u, s, v = u[:, :dim], s[:dim], vt[:dim].T
+    directions = (u, v) if tall else (v, u)
     gain = s if scale else torch.ones_like(s)
     missing = (0, dim - len(s))
     weight = {
-        first: F.pad(inverse[first].T @ u * gain, missing),
-        second: F.pad(inverse[second].T @ vt.T * gain, missing),
+        m: F.pad(torch.linalg.solve_triangular(factor.T, axes, upper=True) * gain, missing)
+        for (m, factor), axes in zip(factors.items(), directions, strict=True)
     }
     return CanonicalMaps(dict(moments.mean), weight, F.pad(s, missing))

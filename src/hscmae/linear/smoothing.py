@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, covariances, ridge_cca
+from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, covariances, solve_whitened, whitening
 
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
@@ -108,7 +108,8 @@ def smoothed_cca(
         moments: covariances of all rows where ``x`` is a sample of them; those of ``x`` where not given.
     """
     moments = moments or covariances(x, present)
-    maps = ridge_cca(moments, dim, ridge, scale=scale)
+    factors = whitening(moments.within, ridge)
+    maps = solve_whitened(moments, factors, dim, scale=scale)
     first, second = x
     # W is symmetric, so either side may be smoothed: that with fewer columns.
     narrow = min(x, key=lambda m: x[m].shape[1])
@@ -129,5 +130,5 @@ def smoothed_cca(
             here = slice(start, start + BLOCK)
             cross.addmm_(smoothed[here].T, centred(wide, here))
         cross = (cross if narrow == first else cross.T) / len(smoothed)
-        maps = ridge_cca(replace(moments, cross=cross), dim, ridge, scale=scale)
+        maps = solve_whitened(replace(moments, cross=cross), factors, dim, scale=scale)
     return maps
