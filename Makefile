@@ -1,8 +1,9 @@
 # Each target makes .venv when it is missing. On a fresh machine: `make demo`, `make test`.
 PYTHON ?= python3.11
 BIN := .venv/bin
+DATA ?= ../shared/data
 
-.PHONY: demo test test-long check bench install
+.PHONY: demo test test-long check bench bench-quality install
 
 .venv: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,3 +28,6 @@ check: .venv  ## lint, format, types
 
 bench: .venv  ## timings: one table, benchmarks/results/latest.json
 	$(BIN)/python benchmarks/run.py
+
+bench-quality: .venv  ## every method on every task; DATA holds yt8m_ave15.h5 and yt8m_pool.h5; docs/benchmark.md
+	$(BIN)/python benchmarks/quality.py $(DATA) --output bench
