@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from figures import figure
 from hscmae.methods import HSCMAE
 from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.training import distributed
@@ -80,15 +81,14 @@ def rows(batches: tuple[int, ...] = (512, 2048), width: int = 1024) -> list[dict
         ratio = statistics.median(one / two for one, two in pairs)
         alone = round(batch / statistics.median(one for one, _ in pairs))
         found.append(
-            {
-                "name": f"training loop, batch {batch}, width {width}, float32, 2 processes of 1 thread",
-                "value": round(batch / statistics.median(two for _, two in pairs)),
-                "unit": "clips/s",
-                "reference": f"1 process of 1 thread: {alone} clips/s",
-                "ratio": round(ratio, 3),
-                "target": f">= {TARGET} x",
-                "met": ratio >= TARGET,
-            }
+            figure(
+                f"training loop, batch {batch}, width {width}, float32, 2 processes of 1 thread",
+                round(batch / statistics.median(two for _, two in pairs)),
+                "clips/s",
+                f">= {TARGET} x",
+                reference=f"1 process of 1 thread: {alone} clips/s",
+                ratio=round(ratio, 3),
+            )
         )
     return found
 

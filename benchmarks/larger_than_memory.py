@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from figures import figure
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import StoreWriter, open_store
 from hscmae.embedding import embed_file
@@ -106,28 +107,25 @@ def rows(gigabytes: float = 1.3, threads: int = 2, folder: Path | None = None) -
         resident, _ = watched(store, 1, steps, "ridge", threads)
     size = f"{gigabytes:.3g} GB store, {warm_start} start"
     found = [
-        {
-            "name": f"peak anonymous memory of training and embedding, {size}",
-            "value": round(peak, 2),
-            "unit": "GB",
-            "reference": f"store {gigabytes:.3g} GB",
-            "ratio": round(peak / gigabytes, 3),
-            "target": f"<= {MOST_GB} GB",
-            "met": peak <= MOST_GB,
-        }
+        figure(
+            f"peak anonymous memory of training and embedding, {size}",
+            round(peak, 2),
+            "GB",
+            f"<= {MOST_GB} GB",
+            reference=f"store: {gigabytes:.3g} GB",
+            ratio=round(peak / gigabytes, 3),
+        )
     ]
     for what, name, count in (("step", "training, batch 512, width 1024", 512), ("embed", "embed to a store", 1)):
-        ratio = resident[what] / mapped[what]
         found.append(
-            {
-                "name": f"{name}, {size}, {threads} threads",
-                "value": round(count / mapped[what]),
-                "unit": "rows/s",
-                "reference": f"rows in memory: {round(count / resident[what])} rows/s",
-                "ratio": round(ratio, 3),
-                "target": f">= {LEAST_RATE} x",
-                "met": ratio >= LEAST_RATE,
-            }
+            figure(
+                f"{name}, {size}, {threads} threads",
+                round(count / mapped[what]),
+                "rows/s",
+                f">= {LEAST_RATE} x",
+                reference=f"rows in memory: {round(count / resident[what])} rows/s",
+                ratio=round(resident[what] / mapped[what], 3),
+            )
         )
     return found
 

@@ -1,54 +1,134 @@
-"""Every timing in one table, as `make bench` prints it; writes benchmarks/results/latest.json.
+"""Every timing in one table, as `make bench` prints it; writes benchmarks/results/latest.json and docs/performance.md.
 
-python benchmarks/run.py [--quick] [--gigabytes 8]
+    python benchmarks/run.py [--minutes 14] [--only training_step embed]
+
+Each benchmark runs in a process of its own; what one cannot measure (an extra that is missing, too little disk, a
+crash, no time left) becomes a row without a verdict that says why. The most telling come first, the longest last.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
-import distributed
-import embed
-import larger_than_memory
-import ranking
-import training_step
+from figures import COLUMNS, figure
+from hscmae.files import write_atomic
 
-COLUMNS = ("name", "value", "unit", "reference", "ratio", "target", "met")
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+# (module, arguments of its rows(), minutes that it takes on 2 cores)
+BENCHMARKS: tuple[tuple[str, dict[str, Any], float], ...] = (
+    ("training_step", {}, 2.0),
+    ("distributed", {}, 2.0),
+    ("embed", {}, 1.0),
+    ("larger_than_memory", {}, 1.5),
+    ("ranking", {"n_large": 0}, 0.7),
+    ("growth", {}, 3.0),
+    ("ranking", {"n": 0, "kinds": ("single",), "directions": 1}, 1.0),
+    ("ranking", {"n": 0, "kinds": ("multi",), "directions": 1}, 1.5),
+)
+
+
+def measure(module: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one benchmark; runs in a process of its own."""
+    try:
+        rows: list[dict[str, Any]] = importlib.import_module(module).rows(**arguments)
+    except SystemExit as stop:
+        raise RuntimeError(str(stop)) from None
+    return rows
+
+
+def collect(benchmarks: Iterable[tuple[str, dict[str, Any], float]], minutes: float) -> list[dict[str, Any]]:
+    """All rows, in ``minutes`` at most as far as the benchmarks keep to the times they are known to take."""
+    began, rows = time.monotonic(), []
+    for module, arguments, expected in benchmarks:
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        name = f"{module} ({given})" if given else module
+        spent = (time.monotonic() - began) / 60
+        if spent + expected > minutes:
+            rows.append(figure(name, None, "", reason=f"left out: {spent:.1f} of {minutes:g} minutes were gone"))
+            continue
+        print(f"{spent:5.1f} min  {name}", file=sys.stderr, flush=True)
+        try:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                rows += pool.submit(measure, module, arguments).result()
+        except Exception as error:  # whatever one benchmark dies of, the others are measured
+            lines = str(error).splitlines() or [""]
+            rows.append(figure(name, None, "", reason=f"{type(error).__name__}: {lines[0]}"))
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        "python": platform.python_version(),
+        **{package: installed(package) for package in ("torch", "numpy")},
+    }
+
+
+def processor() -> str:
+    """The processor's name as Linux tells it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Keep the rows as ``latest.json``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n").encode())
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the one table."""
+    table = Table("figure", "value", "limit or rival", "ratio", "target", "met")
+    for row in rows:
+        value = "" if row["value"] is None else f"{row['value']:,.5g} {row['unit']}"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
+        met = {True: "yes", False: "no", None: row.get("reason", "")}[row["met"]]
+        table.add_row(row["name"], value, row["reference"], ratio, row["target"], met)
+    Console(width=180).print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="leave out the galleries of 58,000")
-    parser.add_argument("--gigabytes", type=float, default=1.3, help="size of the store that is larger than memory")
+    parser.add_argument("--minutes", type=float, default=14.5, help="what would take longer is left out")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these benchmarks alone; writes nothing")
     arguments = parser.parse_args()
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
-    rows = training_step.rows() + distributed.rows() + (ranking.rows(n_large=0) if arguments.quick else ranking.rows())
-    rows += embed.rows() + larger_than_memory.rows(arguments.gigabytes, torch.get_num_threads())
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-    table = Table()
-    for column in COLUMNS:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in COLUMNS))
-    Console(width=200).print(table)
-    path = Path(__file__).parent / "results" / "latest.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    os.environ["OMP_NUM_THREADS"] = str(min(2, os.cpu_count() or 1))
+    chosen = [b for b in BENCHMARKS if arguments.only is None or b[0] in arguments.only]
+    rows = collect(chosen, arguments.minutes)
+    assert all(set(COLUMNS) <= set(row) for row in rows)
+    show(rows)
+    if arguments.only is None:
+        write(rows, RESULTS)
+        importlib.import_module("performance").update()
 
 
 if __name__ == "__main__":
