@@ -61,7 +61,7 @@ class Point:
 
 def points(tiny: bool = False) -> list[Point]:
     """All curves."""
-    rows = [1 << e for e in (range(11, 14) if tiny else range(13, 18))]
+    rows = [1 << e for e in (range(11, 14) if tiny else range(12, 17))]
     found = [Point("embed", "rows", n) for n in rows] + [Point("ridge CCA", "rows", n) for n in rows]
     found += [Point("epoch", "rows", n) for n in (rows if tiny else rows[:-1])]
     found += [

@@ -26,6 +26,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.data.store import StoreWriter, open_store
 from hscmae.embedding import embed_file
 from hscmae.methods import HSCMAE
+from hscmae.training.features import IN_MEMORY_BYTES
 
 DIMS = {"audio": 128, "visual": 1024}
 ROW_BYTES = 4 * sum(DIMS.values())
@@ -98,6 +99,9 @@ def rows(gigabytes: float = 1.3, threads: int = 2, folder: Path | None = None) -
     """Peak memory, and rates of training and embedding against those in memory."""
     free = shutil.disk_usage(folder or tempfile.gettempdir()).free / 1e9
     gigabytes = min(gigabytes, 0.7 * free)  # the embeddings and some air need room too
+    if gigabytes * 1e9 < IN_MEMORY_BYTES:
+        reason = f"{free:.1f} GB of disk are free: a smaller store would be kept in memory"
+        return [figure("training and embedding from a large store", None, "", reason=reason)]
     full = gigabytes >= 4
     warm_start, steps = ("smoothed", 300) if full else ("ridge", 100)
     with tempfile.TemporaryDirectory(dir=folder) as place:

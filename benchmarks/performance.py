@@ -45,7 +45,8 @@ def profile(found: dict[str, Any]) -> str:
     kinds = [(kind, f"{share:.1%}") for kind, share in found["kinds"].items()]
     slowest = ", ".join(f"`{name}` {share:.1%}" for name, share in found["slowest"].items())
     return (
-        f"{found['what']}: {found['milliseconds']} ms a step under the profiler.\n\n"
+        f"{found['what']}: {found['milliseconds']} ms a step under the profiler, "
+        f"{found['mflop_per_clip']} MFLOP of matrix products a clip as torch counts them.\n\n"
         f"{table(('kind of work', 'share of self CPU time'), kinds)}\n\nThe slowest operations: {slowest}."
     )
 

@@ -163,7 +163,7 @@ def profiled(batch: int = 512, width: int = 1024) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
     data = {m: rng.normal(size=(4 * batch, d)).astype(np.float32) for m, d in DIMS.items()}
-    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True)
     # Selection is numpy's, which the profiler does not see: it is given a name.
     select = torch.profiler.record_function("select neighbours")(affinity._largest)
 
@@ -183,7 +183,9 @@ def profiled(batch: int = 512, width: int = 1024) -> dict[str, Any]:
             warm_start_kind="ridge",
             warm_start_ridge=1.0,
         ).fit(data, progress=follow)
-    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    events = profiler.key_averages()
+    spent = {event.key: event.self_cpu_time_total for event in events}
+    flops = sum(event.flops for event in events if "mm" in event.key)
     whole = sum(spent.values())
     kinds = dict.fromkeys([*(kind for kind, _ in KINDS), "elementwise, sums, copies and Python"], 0.0)
     for name, seconds in spent.items():
@@ -192,6 +194,7 @@ def profiled(batch: int = 512, width: int = 1024) -> dict[str, Any]:
     return {
         "what": f"batch {batch}, width {width}, float32, {torch.get_num_threads()} threads",
         "milliseconds": round(whole / 1e3 / PROFILED, 2),
+        "mflop_per_clip": round(flops / 1e6 / PROFILED / batch, 2),
         "kinds": {kind: round(seconds / whole, 4) for kind, seconds in kinds.items()},
         "slowest": {name: round(seconds / whole, 4) for name, seconds in slowest},
     }

@@ -77,3 +77,46 @@ def test_every_benchmark_of_the_table_exists(run: Any) -> None:
     for module, _, minutes in run.BENCHMARKS:
         assert "def rows(" in (BENCHMARKS / f"{module}.py").read_text() and minutes > 0
     assert sum(minutes for _, _, minutes in run.BENCHMARKS) < 15
+
+
+def test_the_cost_model_finds_known_costs(run: Any) -> None:
+    growth = importlib.import_module("growth")
+    costs = {"once": 0.5, "FLOPs": 2e-9, "bytes": 0.0}
+    work = [{"once": 1, "FLOPs": n * 1e8, "bytes": n**2 * 1e6} for n in (1, 3, 10, 30, 100)]
+    measured = [{"work": w, "seconds": sum(costs[name] * amount for name, amount in w.items())} for w in work]
+    model = growth.fit(measured)
+    assert model["coefficients"] == pytest.approx(costs, abs=1e-12)
+    assert model["largest_error"] < 1e-9
+    measured[2]["seconds"] *= 2
+    assert growth.fit(measured)["largest_error"] > 0.3
+
+
+def test_the_page_holds_what_the_results_say(run: Any, tmp_path: Path) -> None:
+    performance = importlib.import_module("performance")
+    page = tmp_path / "performance.md"
+    page.write_text(performance.PAGE.read_text())
+    figure = importlib.import_module("figures").figure
+    run.write(
+        [figure("a step", 2.0, "s", "<= 1 s"), figure("a job", None, "s", reason="no disk")], tmp_path / "latest.json"
+    )
+    performance.update(page, tmp_path)
+    once = page.read_text()
+    assert "0 of 1 targets are met" in once
+    assert "| a step | 2 s |  |  | <= 1 s | **no** |" in once and "| a job |  |  |  |  | no disk |" in once
+    assert performance.NOT_MEASURED in once
+    performance.update(page, tmp_path)
+    assert page.read_text() == once
+    page.write_text("no markers")
+    with pytest.raises(AssertionError, match="figures"):
+        performance.update(page, tmp_path)
+
+
+def test_the_extrapolation_rests_on_counted_work(run: Any) -> None:
+    growth, extrapolation = (importlib.import_module(name) for name in ("growth", "extrapolation"))
+    found = extrapolation.extrapolate(growth.step_work, lambda name, rows: rows * 1e-6)
+    assert found["here"]["embed"] == pytest.approx(100)
+    for name, step in found["step_seconds"].items():
+        arithmetic = 1e6 * found["mflop_per_clip"] * found["batch_per_gpu"] / found["peak_flops"]
+        assert step > found["fixed_seconds"][name] + arithmetic / found["utilisation"][name]
+        assert found["epoch_seconds"][name] >= found["read_seconds"]
+    assert found["store_gb"] == pytest.approx(100e6 * 1152 * 2 / 1e9)
