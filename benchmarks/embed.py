@@ -29,10 +29,12 @@ REPEATS = 5
 
 
 def limit_seconds(rows: int) -> float:
-    """Seconds that the products take: encoder, projection and canonical map of each modality, in the same blocks."""
+    """Seconds that the products take: encoder, projection, canonical map and anchors of each modality."""
     config = HSCMAEConfig()
-    width, dim = config.network.width, config.dim
-    shapes = [shape for d in DIMS.values() for shape in ((d, width), (width, dim), (d, dim))]
+    width, dim, anchors = config.network.width, config.dim, config.anchors.rows
+    shapes = [
+        shape for d in DIMS.values() for shape in ((d, width), (width, dim), (d, dim), (dim, anchors), (anchors, dim))
+    ]
     pairs = [(torch.randn(BLOCK, k), torch.randn(n, k)) for k, n in shapes]
     began = time.perf_counter()
     with torch.inference_mode():
@@ -47,7 +49,7 @@ def rows(count: int = 262_144) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         make_store(store, count)
-        training = open_store(store)[:1024]
+        training = open_store(store)[:4096]
         model = HSCMAE(training_steps=1, training_validation_share=0.0, warm_start_ridge=1.0).fit(training)
         seconds = []
         for _ in range(REPEATS):

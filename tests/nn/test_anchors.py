@@ -19,7 +19,7 @@ def naive(z: torch.Tensor, anchors: torch.Tensor, tau: float, share: float) -> t
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize(("n", "m", "dim"), [(1, 1, 2), (5, 3, 4), (7, 20, 9)])
+@pytest.mark.parametrize(("n", "m", "dim"), [(1, 1, 2), (5, 3, 4), (1100, 20, 9)])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 def test_equals_its_definition(n: int, m: int, dim: int, share: float, tau: float) -> None:

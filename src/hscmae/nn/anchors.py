@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROWS = 512  # so many rows' cosines with all anchors stay near the processor
+
 
 def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
     r"""Lean towards the anchors.
@@ -32,5 +34,6 @@ def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
         Shape (n, dim), of norm at most 1.
     """
     z = F.normalize(z, dim=1)
-    drawn = torch.softmax(z @ anchors.T / tau, dim=1) @ anchors
+    keys = anchors.T / tau
+    drawn = torch.cat([torch.softmax(rows @ keys, dim=1) @ anchors for rows in z.split(ROWS)])
     return torch.lerp(z, F.normalize(drawn, dim=1), share)
