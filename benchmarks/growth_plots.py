@@ -14,6 +14,7 @@ ROWS = {
     "epoch": "one epoch, batch 512",
     "ranking": "exact ranking, rows x rows",
 }
+TICKS = (5, 10, 20, 50, 100, 200, 500, 1000)  # milliseconds
 AXES = {"dim": "embedding dimension", "batch": "batch size", "k": "neighbours k"}
 
 
@@ -40,7 +41,9 @@ def _rows(figure: Any, points: Sequence[dict[str, Any]]) -> None:
     for axes, title in ((time, "seconds (points measured, lines cost model)"), (memory, "peak anonymous memory, GB")):
         axes.set(xscale="log", xlabel="rows", title=title)
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     time.set_yscale("log")
+    time.yaxis.set_major_formatter("{x:g}")
     memory.set_ylim(bottom=0)
     time.legend(frameon=False)
 
@@ -54,11 +57,14 @@ def _step(figure: Any, points: Sequence[dict[str, Any]]) -> None:
         time.plot(at, [1e3 * p["seconds"] for p in curve], MARKERS[0], color=COLOURS[0], label="measured")
         memory.plot(at, [p["peak_gb"] for p in curve], MARKERS[0] + "-", color=COLOURS[1], linewidth=1)
         time.set(xscale="log", yscale="log")
-        memory.set(xlabel=label, ylim=(0, None))
+        memory.set_xlabel(label)
         memory.set_xticks(at, [str(value) for value in at])
         memory.minorticks_off()
         for axes in (time, memory):
             axes.grid(alpha=0.3)
+    grid[0, 0].set_yticks(TICKS, [str(tick) for tick in TICKS])
+    grid[0, 0].minorticks_off()
+    grid[1, 0].set_ylim(0, 1.1 * max(p["peak_gb"] for p in points if p["activity"] == "step"))
     grid[0, 0].set_ylabel("milliseconds a training step")
     grid[1, 0].set_ylabel("peak anonymous memory, GB")
     grid[0, 0].legend(frameon=False)

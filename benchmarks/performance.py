@@ -87,7 +87,10 @@ def extrapolation(growth: dict[str, Any]) -> str:
         ("an epoch's steps", f"{e['steps']:,}: {both['compute']} s"),
         ("reading the store once, float16 (6 GB/s assumed)", f"{e['store_gb']:.0f} GB: {e['read_seconds']:.0f} s"),
         ("**an epoch: the longer of the two**", f"**{both['epoch']} s**"),
-        ("the permutation of an epoch, in every process (this machine's curve)", f"{here['permutation']:.0f} s"),
+        (
+            "the permutation of an epoch, in every process (this machine's curve)",
+            f"{here['permutation']:.0f} s, 0.8 GB",
+        ),
         ("ridge CCA in one pass (this machine's curve, CPU)", f"{here['ridge CCA'] / 60:.0f} min"),
         ("embedding all of it (this machine's curve, CPU)", f"{here['embed'] / 60:.0f} min"),
     ]
