@@ -47,7 +47,7 @@ RANGES: dict[str, Range] = {
     "loss.sample_weight": Range(0.1, 10.0),
     "loss.contrastive_weight": Range(0.01, 10.0),
     "loss.reconstruction_weight": Range(0.01, 10.0),
-    "warm_start.ridge": Range(1.0, 100.0),
+    "warm_start.ridge": Range(0.1, 30.0),
     "head.ridge": Range(0.1, 30.0),
 }
 # Plain CCA is what papers report because of its ridge; tuned, it would be another method.
