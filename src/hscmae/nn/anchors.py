@@ -35,5 +35,5 @@ def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
     """
     z = F.normalize(z, dim=1)
     keys = anchors.T / tau
-    drawn = torch.cat([torch.softmax(rows @ keys, dim=1) @ anchors for rows in z.split(ROWS)])
+    drawn = torch.cat([torch.softmax(rows @ keys, dim=1) @ anchors for rows in torch.split(z, ROWS)])
     return torch.lerp(z, F.normalize(drawn, dim=1), share)
