@@ -60,3 +60,14 @@ def test_a_process_keeps_its_rows_of_the_global_batch():
     whole = Noise(0, 5).keep("mask", torch.zeros(10, 3), 0.5)
     part = Noise(0, 5, first=4, total=10).keep("mask", torch.zeros(3, 3), 0.5)
     assert torch.equal(part, whole[4:7])
+
+
+def test_generators_that_outlive_the_step_draw_the_same_numbers():
+    like, sources = torch.zeros(10, 3), {}
+    for step in range(3):
+        lasting, fresh = Noise(0, step), Noise(0, step)
+        lasting.draw_from(sources)
+        for purpose in ("mask", "dropout"):
+            assert torch.equal(lasting.keep(purpose, like, 0.5), fresh.keep(purpose, like, 0.5))
+        assert torch.equal(lasting.uniform("steps", like), fresh.uniform("steps", like))
+    assert set(sources) == {"mask", "dropout", "steps"}

@@ -15,8 +15,12 @@ from torch import Tensor
 
 def generator(seed: int, purpose: str, step: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for one purpose at one step."""
+    return torch.Generator(device).manual_seed(_key(seed, purpose, step))
+
+
+def _key(seed: int, purpose: str, step: int) -> int:
     digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1
 
 
 class Noise:
@@ -31,6 +35,16 @@ class Noise:
 
     def __init__(self, seed: int, step: int, first: int = 0, total: int | None = None) -> None:
         self.seed, self.step, self.first, self.total = seed, step, first, total
+        self.sources: dict[str, torch.Generator] | None = None
+
+    def draw_from(self, sources: dict[str, torch.Generator]) -> None:
+        """Draw from generators that outlive the step, by purpose; they are set to this step, new ones are added.
+
+        A CUDA graph draws from the generators that it was recorded with. The numbers are the same.
+        """
+        for purpose, source in sources.items():
+            source.manual_seed(_key(self.seed, purpose, self.step))
+        self.sources = sources
 
     def keep(self, purpose: str, like: Tensor, probability: float) -> Tensor:
         """Bernoulli draws in the shape (n, d), type and device of ``like``: 1 with ``probability``, else 0.
@@ -53,8 +67,12 @@ class Noise:
 
     def _global_batch(self, purpose: str, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
         rows = len(like) if self.total is None else self.total
-        source = generator(self.seed, purpose, self.step, like.device)
-        return torch.empty(rows, *like.shape[1:], dtype=dtype, device=like.device), source
+        drawn = torch.empty(rows, *like.shape[1:], dtype=dtype, device=like.device)
+        if self.sources is None:
+            return drawn, generator(self.seed, purpose, self.step, like.device)
+        if purpose not in self.sources:
+            self.sources[purpose] = generator(self.seed, purpose, self.step, like.device)
+        return drawn, self.sources[purpose]
 
     def _own(self, drawn: Tensor, like: Tensor) -> Tensor:
         return drawn[self.first : self.first + len(like)]

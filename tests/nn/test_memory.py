@@ -71,3 +71,11 @@ def test_a_saved_memory_goes_on_where_it_was():
         memory.push(*batch(4, 3))
     assert contents(first) == contents(second)
     assert sorted(contents(first)) == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("size", [0, 5, 40])
+def test_places_without_the_rows_of_a_batch(size):
+    memory = Memory(2, size, 3)
+    memory.rows.copy_(torch.randint(-1, 20, (size,), generator=torch.Generator().manual_seed(size)))
+    rows = torch.tensor([19, 3, 7, 0, 11])
+    assert torch.equal(memory.without(rows), ~torch.isin(memory.rows, rows))

@@ -63,6 +63,9 @@ class HSCMAEObjective(Objective):
         )
         self.active = frozenset(self.weights.fixed)
         self.precision = getattr(torch, config.training.precision)
+        # An SVD waits for the device; a ramp is another number at every step.
+        singular = "global" in self.active and loss.correlation == "singular"
+        self.capturable = not singular and not config.affinity.warmup
         size = {"batch": 0, "queue": config.affinity.queue_size, "train": rows}[config.affinity.source]
         self.memory = Memory(len(self.modalities), size, config.dim)
         self.register_buffer("head_mean", torch.zeros(len(self.modalities), config.dim))
@@ -156,7 +159,7 @@ class HSCMAEObjective(Objective):
         fused = fuse(teacher, present)
         memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}
         # A clip of this batch is a key of the student's already: what the memory holds of it would count twice.
-        elsewhere = ~torch.isin(self.memory.rows, rows)
+        elsewhere = self.memory.without(rows)
         stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}
         candidates = torch.cat([fused, fuse(memory, stored)])
         itself = torch.arange(own.start, own.stop, device=fused.device)

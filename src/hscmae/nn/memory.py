@@ -36,6 +36,13 @@ class Memory(nn.Module):
         self.present[:, places] = present
         self.rows[places] = rows
 
+    def without(self, rows: Tensor) -> Tensor:
+        """Places that hold none of the training rows (n,), shape (size,), bool."""
+        # Not torch.isin: it asks a GPU how many rows differ, which no CUDA graph can.
+        ordered = rows.sort().values
+        nearest = torch.searchsorted(ordered, self.rows).clamp(max=len(ordered) - 1)
+        return ordered[nearest] != self.rows
+
     def push(self, z: Tensor, present: Tensor, rows: Tensor) -> None:
         """Put a batch in the place of the oldest entries."""
         size = len(self.rows)

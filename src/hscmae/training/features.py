@@ -97,6 +97,11 @@ class Features:
         return len(self.rows)
 
     @property
+    def home(self) -> torch.device:
+        """Where positions are best given: beside the rows."""
+        return torch.device("cpu") if self.resident is None else self.device
+
+    @property
     def complete_share(self) -> float:
         """Share of the rows that have every modality; not 0, since a fit needs complete pairs."""
         return float(torch.stack(list(self.present.values())).all(0).double().mean())

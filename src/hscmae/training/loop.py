@@ -9,13 +9,14 @@ run never killed. Several processes share each batch and take the same steps; th
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from hscmae.errors import RunError
 from hscmae.losses.weighting import LossWeights
 from hscmae.streams import Noise, generator
 from hscmae.training import distributed
+from hscmae.training.capture import Captured, Compute
 from hscmae.training.checkpoint import load_checkpoint, restore, save_checkpoint
 from hscmae.training.features import Batch, Features
 
+log = logging.getLogger(__name__)
 WINDOW_BLOCKS = 32
 Progress = Callable[[dict[str, Any]], None]
 # Label-free criteria on held-out pairs by name, the deciding one first (higher is better), and its standard error.
@@ -42,6 +45,7 @@ class Objective(nn.Module, ABC):
     weights: LossWeights
     steps: int = 1  # of a full run; set by the loop
     precision: torch.dtype = torch.float32
+    capturable: bool = False  # whether ``losses`` never waits for a GPU and does the same work at every step
 
     def autocast(self, batch: Batch) -> torch.autocast:
         """The context of matrix products inside the network; losses stay outside, in float32 or float64."""
@@ -196,29 +200,23 @@ class Loop:
         sums: dict[str, Tensor] = {}
         started = time.monotonic() - state.seconds
         batches = features.batches(
-            _positions(self.seed, step, batch_size, len(features), settings.shuffle_block)
+            _positions(self.seed, step, batch_size, len(features), settings.shuffle_block, features.home)
             for step in range(state.step, steps)
         )
+        gradients = _recorded(partial(_gradients, objective, settings.grad_clip, state), objective, features)
         while state.step < steps and not self._out_of_patience():
             step = state.step
             lr = learning_rate(step, self.planned, settings)
             objective.before_step(features, step)
             batch = next(batches)
-            losses = objective.losses(batch, Noise(self.seed, step, batch.own.start, batch_size))
-            total = objective.weights(losses)
-            # On a GPU this would wait for the device: there, where it logs.
-            if features.device.type == "cpu" and not math.isfinite(float(total.detach())):
-                _require_finite({**losses, "total": total}, state)
-            optimiser.zero_grad(set_to_none=True)
-            distributed.backward(total, objective.parameters())
-            _clip(list(objective.parameters()), settings.grad_clip)
+            losses = gradients(batch, Noise(self.seed, step, batch.own.start, batch_size))
             for group in optimiser.param_groups:
                 group["lr"] = lr
             optimiser.step()
             objective.weights.clamp_()
             objective.after_step(batch, step)
-            for name, loss in {"total": total, **losses}.items():
-                sums[name] = sums.get(name, 0) + loss.detach()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss
             state.step += 1
             if state.step % interval == 0 or state.step == steps:
                 count = (state.step - 1) % interval + 1
@@ -287,24 +285,52 @@ def learning_rate(step: int, steps: int, settings: Training) -> float:
     return settings.lr * (math.cos(math.pi * min(share, 1.0)) + 1) / 2
 
 
-def _positions(seed: int, step: int, batch_size: int, rows: int, block: int = 0) -> Tensor:
+def _gradients(objective: Objective, largest: float, state: State, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    """One step's losses and their weighted total, by name; the total's gradients, clipped, are left in the parameters.
+
+    On a GPU nothing in here waits for the device, so that it can be recorded as a CUDA graph.
+    """
+    losses = objective.losses(batch, noise)
+    losses = {"total": objective.weights(losses), **losses}
+    if batch.rows.device.type == "cpu" and not math.isfinite(float(losses["total"].detach())):
+        _require_finite(losses, state)
+    objective.zero_grad(set_to_none=True)
+    distributed.backward(losses["total"], objective.parameters())
+    _clip(list(objective.parameters()), largest)
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _recorded(compute: Compute, objective: Objective, features: Features) -> Compute:
+    """``compute``, on one GPU as a CUDA graph where the objective's work is the same at every step."""
+    if features.device.type != "cuda" or distributed.size() > 1:
+        return compute
+    if not objective.capturable:
+        log.info("these settings train without a CUDA graph; with loss.correlation=frobenius HSC-MAE uses one")
+        return compute
+    return Captured(compute)
+
+
+def _positions(
+    seed: int, step: int, batch_size: int, rows: int, block: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
     # Each epoch is a new permutation; its tail shorter than a batch is left for later epochs.
     epoch, within = divmod(step, rows // batch_size)
-    return _order(seed, epoch, rows, block)[within * batch_size : (within + 1) * batch_size]
+    return _order(seed, epoch, rows, block, device)[within * batch_size : (within + 1) * batch_size]
 
 
 @lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, rows: int, block: int = 0) -> Tensor:
+def _order(seed: int, epoch: int, rows: int, block: int = 0, device: torch.device | str = "cpu") -> Tensor:
+    # Moved once an epoch: copying each batch's positions to a GPU would wait for it at every step.
     source = generator(seed, "order", epoch)
     if not block:
-        return torch.randperm(rows, generator=source)
+        return torch.randperm(rows, generator=source).to(device)
     # Runs of rows in random order; then rows at random within a window of so many runs, which a page cache holds.
     runs = torch.randperm(-(-rows // block), generator=source).tolist()
     order = torch.cat([torch.arange(run * block, min((run + 1) * block, rows)) for run in runs])
     for start in range(0, rows, block * WINDOW_BLOCKS):
         window = order[start : start + block * WINDOW_BLOCKS]
         window.copy_(window[torch.randperm(len(window), generator=source)])
-    return order
+    return order.to(device)
 
 
 def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimizer:
