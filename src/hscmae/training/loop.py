@@ -203,7 +203,7 @@ class Loop:
             _positions(self.seed, step, batch_size, len(features), settings.shuffle_block, features.home)
             for step in range(state.step, steps)
         )
-        gradients = _recorded(partial(_gradients, objective, settings.grad_clip, state), objective, features)
+        gradients = _recorded(partial(compute_gradients, objective, settings.grad_clip, state), objective, features)
         while state.step < steps and not self._out_of_patience():
             step = state.step
             lr = learning_rate(step, self.planned, settings)
@@ -285,7 +285,9 @@ def learning_rate(step: int, steps: int, settings: Training) -> float:
     return settings.lr * (math.cos(math.pi * min(share, 1.0)) + 1) / 2
 
 
-def _gradients(objective: Objective, largest: float, state: State, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+def compute_gradients(
+    objective: Objective, largest: float, state: State, batch: Batch, noise: Noise
+) -> dict[str, Tensor]:
     """One step's losses and their weighted total, by name; the total's gradients, clipped, are left in the parameters.
 
     On a GPU nothing in here waits for the device, so that it can be recorded as a CUDA graph.
