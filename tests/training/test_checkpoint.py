@@ -70,6 +70,26 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_weights_metrics_and_choice(t
         assert outcome(run) == whole
 
 
+@pytest.mark.parametrize("stop_at", [5, 16])
+def test_a_resumed_phase_does_not_solve_its_warm_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    records: list[dict[str, Any]] = []
+
+    def stop(record: dict[str, Any]) -> None:
+        records.append(record)
+        if len(records) == stop_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        HSCMAE(**QUICK).fit(make_pairs(), run=tmp_path, progress=stop)
+    solved: list[float] = []
+    solve = HSCMAE._closed_form
+    monkeypatch.setattr(HSCMAE, "_closed_form", lambda *args: solved.append(args[2]) or solve(*args))
+    HSCMAE(**QUICK).fit(make_pairs(), run=tmp_path, resume=True)
+    assert len(solved) == (records[-1]["phase"] == "select")  # that of the refit is still to be solved
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

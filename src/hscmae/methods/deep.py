@@ -52,7 +52,7 @@ class DeepMethod(Method):
 
     @abstractmethod
     def _build(self, features: Features, prepared: dict[str, Any]) -> Objective:
-        """A fresh objective for these training rows."""
+        """A fresh objective for these training rows; with nothing prepared, one that a checkpoint will fill."""
 
     @abstractmethod
     def _network(self) -> Network:
@@ -104,7 +104,7 @@ class DeepMethod(Method):
             self.scalers_ = self._fit_scalers(pairs, fit)
             features = Features(pairs, fit, self.scalers_, device)
             held_out = Features(pairs, self._measured(validation[pairs.complete()[validation]]), self.scalers_, device)
-            objective = self._begin(features, loop)
+            objective = self._begin(features, loop, "select")
             loop.run("select", objective, features, loop.planned, lambda o: self._measure(o, features, held_out))
             loop.state.chosen = loop.choose()
         if objective is not None and not settings.refit:
@@ -113,7 +113,7 @@ class DeepMethod(Method):
             everything = np.union1d(fit, validation)
             self.scalers_ = self._fit_scalers(pairs, everything)
             features = Features(pairs, everything, self.scalers_, device)
-            objective = self._begin(features, loop)
+            objective = self._begin(features, loop, "refit")
             loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
         self.network_ = self._trained(objective).cpu().eval()
@@ -126,7 +126,9 @@ class DeepMethod(Method):
             "threads": loop.state.threads,
         }
 
-    def _begin(self, features: Features, loop: Loop) -> Objective:
+    def _begin(self, features: Features, loop: Loop, phase: str) -> Objective:
+        if loop.restores(phase):
+            return self._build(features, {})
         # Every process computes the same; should machines differ in the last bits, the first one's counts.
         loop.state.prepared = loop.state.prepared or distributed.first_of(self._prepare(features))
         objective = self._build(features, loop.state.prepared)

@@ -285,7 +285,7 @@ class HSCMAE(DeepMethod):
 
     def _build(self, features: Features, prepared: dict[str, Any]) -> HSCMAEObjective:
         network = self._network()
-        if self.config.warm_start.kind != "none":
+        if prepared:
             rows = self._warm_rows(features)
             moments = covariances(rows.x, rows.present)
             maps = self._closed_form(rows, prepared["warm_start_ridge"], moments)

@@ -164,6 +164,10 @@ class Loop:
         self.journal = Journal(None if self.folder is None else self.folder / "metrics.jsonl", self.state.logged)
         self.saved_at = time.monotonic()
 
+    def restores(self, phase: str) -> bool:
+        """Whether ``run`` will begin this phase from a checkpoint, whatever the objective holds."""
+        return self.tensors is not None and self.state.phase == phase
+
     def run(
         self,
         phase: str,
@@ -293,13 +297,14 @@ def compute_gradients(
     On a GPU nothing in here waits for the device, so that it can be recorded as a CUDA graph.
     """
     losses = objective.losses(batch, noise)
-    losses = {"total": objective.weights(losses), **losses}
-    if batch.rows.device.type == "cpu" and not math.isfinite(float(losses["total"].detach())):
-        _require_finite(losses, state)
+    total = objective.weights(losses)
+    # On a GPU this would wait for the device: there, where it logs.
+    if batch.rows.device.type == "cpu" and not math.isfinite(float(total.detach())):
+        _require_finite({**losses, "total": total}, state)
     objective.zero_grad(set_to_none=True)
-    distributed.backward(losses["total"], objective.parameters())
+    distributed.backward(total, objective.parameters())
     _clip(list(objective.parameters()), largest)
-    return {name: loss.detach() for name, loss in losses.items()}
+    return {name: loss.detach() for name, loss in {"total": total, **losses}.items()}
 
 
 def _recorded(compute: Compute, objective: Objective, features: Features) -> Compute:
