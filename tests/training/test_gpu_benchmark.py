@@ -36,6 +36,12 @@ def test_a_step_that_differs_is_found(gpu: Any, monkeypatch: pytest.MonkeyPatch)
     assert gpu.step_against_cpu("cpu", width=16, rows=40) > 1e-3
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_computes_the_same(gpu: Any) -> None:
+    assert gpu.step_against_cpu("cuda", width=64, rows=128) < 1e-7
+    assert gpu.recorded_against_plain("cuda", width=64, rows=128, kind=gpu.Captured) < 1e-4
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
     gpu.main()
