@@ -171,4 +171,6 @@ def solve_whitened(
         m: F.pad(torch.linalg.solve_triangular(factor.T, axes, upper=True) * gain, missing)
         for (m, factor), axes in zip(factors.items(), directions, strict=True)
     }
+    # Row by row, as a loaded model has it: other strides round products otherwise.
+    weight = {m: w.contiguous() for m, w in weight.items()}
     return CanonicalMaps(dict(moments.mean), weight, F.pad(s, missing))
