@@ -100,7 +100,7 @@ def rows(gigabytes: float = 1.3, threads: int = 2, folder: Path | None = None) -
     free = shutil.disk_usage(folder or tempfile.gettempdir()).free / 1e9
     gigabytes = min(gigabytes, 0.7 * free)  # the embeddings and some air need room too
     if gigabytes * 1e9 < IN_MEMORY_BYTES:
-        reason = f"{free:.1f} GB of disk are free: a smaller store would be kept in memory"
+        reason = f"a store of {gigabytes:.2g} GB would be kept in memory ({free:.1f} GB of disk are free)"
         return [figure("training and embedding from a large store", None, "", reason=reason)]
     full = gigabytes >= 4
     warm_start, steps = ("smoothed", 300) if full else ("ridge", 100)
