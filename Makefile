@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test test-long check bench bench-quality install
+.PHONY: demo test test-long check bench bench-quality bench-quality-small install
 
 .venv: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -31,3 +31,6 @@ bench: .venv  ## timings: one table, benchmarks/results/latest.json
 
 bench-quality: .venv  ## every method on every task; DATA holds yt8m_ave15.h5 and yt8m_pool.h5; docs/benchmark.md
 	$(BIN)/python benchmarks/quality.py $(DATA) --output bench
+
+bench-quality-small: .venv  ## every method once on made-up pairs
+	$(BIN)/python benchmarks/quality.py --made-up --output bench

@@ -1,6 +1,7 @@
 """The quality of every method on every task, and ``docs/benchmark.md`` from it: `make bench-quality`.
 
     python benchmarks/quality.py DATA [--output bench] [--tasks ave15 ave15-hash vegas10 pool] [--jobs 2] [--report]
+    python benchmarks/quality.py --made-up    # every method once on made-up pairs, in minutes; no document
 
 DATA is a folder with ``yt8m_ave15.h5`` and ``yt8m_pool.h5``. Each task is a `hscmae benchmark` into a folder of its
 own, and goes on where it was killed. ``--report`` only writes the document from what is there.
@@ -98,14 +99,38 @@ def write_document(output: Path) -> None:
     DOCUMENT.write_text("\n".join(text), encoding="utf-8")
 
 
+def made_up(output: Path, jobs: int) -> None:
+    """Every method through the protocol on made-up pairs; prints the table."""
+    pairs = hscmae.synthetic_pairs(600, seed=0).pairs
+    with jobs_progress(enabled=True) as progress:
+        benchmark(
+            pairs,
+            output,
+            contenders(["all"]),
+            seeds=1,
+            splits=1,
+            overwrite=True,
+            jobs=jobs,
+            threads=1,
+            progress=progress,
+        )
+    print((output / "benchmark.md").read_text(encoding="utf-8"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--made-up", action="store_true", help="every method once on made-up pairs")
     parser.add_argument("--output", type=Path, default=Path("bench"))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--jobs", type=int, default=2, help="fits at a time, of one thread each")
     parser.add_argument("--report", action="store_true", help="only write the document")
     arguments = parser.parse_args()
+    if arguments.made_up:
+        made_up(arguments.output / "made-up", arguments.jobs)
+        return
+    if arguments.data is None:
+        parser.error("DATA is needed, or --made-up")
     for name in [] if arguments.report else arguments.tasks:
         task = TASKS[name]
         with jobs_progress(enabled=True) as progress:
