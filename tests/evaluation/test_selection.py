@@ -13,6 +13,7 @@ from hscmae.evaluation.selection import (
     linear_cka,
     mean_rank,
     mutual_knn,
+    neighbourhood,
     nearest,
     paired_mrr,
 )
@@ -86,7 +87,7 @@ def test_unrelated_embeddings_are_at_chance():
     rng = np.random.default_rng(1)
     a, v = rng.standard_normal((2, 2000, 16))
     assert abs(alignment_gap(a, v)) < 0.02
-    assert mutual_knn(a, v) == pytest.approx(10 / 1999, rel=0.25)
+    assert mutual_knn(a, v, 10) == pytest.approx(10 / 1999, rel=0.25)
     assert mean_rank(a, v) == pytest.approx(0.5, abs=0.03)
     assert abs(held_out_correlation(a, v)) < 0.03
     assert linear_cka(a, v) < 0.02
@@ -96,7 +97,7 @@ def test_unrelated_embeddings_are_at_chance():
 def test_a_collapsed_embedding_is_not_rewarded(value):
     a = v = np.full((300, 8), value)
     assert alignment_gap(a, v) == pytest.approx(0, abs=1e-12)
-    assert mutual_knn(a, v) < 0.15
+    assert mutual_knn(a, v, 10) < 0.15
     assert paired_mrr(a, v) == pytest.approx(1 / 300)
     assert mean_rank(a, v) == 1
     assert effective_rank(a) == 0
@@ -164,3 +165,10 @@ def test_neighbours_need_two_rows():
         mutual_knn(np.ones((1, 2)), np.ones((1, 2)))
     with pytest.raises(InputError, match="k of at least 1"):
         mutual_knn(np.ones((3, 2)), np.ones((3, 2)), k=0)
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 1), (3, 1), (30, 10), (150, 50), (500, 50), (600, 60), (3000, 300)])
+def test_the_neighbourhood_is_a_tenth_but_at_least_fifty_and_at_most_a_third(n: int, k: int) -> None:
+    assert neighbourhood(n) == k
+    a, v = np.random.default_rng(0).normal(size=(2, min(n, 150), 3))
+    assert mutual_knn(a, v) == mutual_knn(a, v, neighbourhood(len(a)))

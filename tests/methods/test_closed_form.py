@@ -53,7 +53,7 @@ def test_the_choice_is_that_of_separate_solves(name):
             maps = direct(
                 name, {m: v[fit] for m, v in rows.x.items()}, {m: v[fit] for m, v in rows.present.items()}, ridge
             )
-            scores[i] += mutual_knn(*(maps(m, v[complete]).numpy() for m, v in rows.x.items()), 20)
+            scores[i] += mutual_knn(*(maps(m, v[complete]).numpy() for m, v in rows.x.items()))
             _, used, found = solved[fold * len(RIDGES) + i]
             assert used == ridge
             np.testing.assert_allclose(found.correlation, maps.correlation, atol=1e-10)

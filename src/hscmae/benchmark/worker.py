@@ -36,11 +36,11 @@ from hscmae.evaluation.supervised import evaluate_supervised
 from hscmae.files import write_atomic
 from hscmae.methods import get_method
 from hscmae.methods.base import Method
-from hscmae.methods.closed_form import NEIGHBOURS
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 1 / 7
 MISSING_SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+TUNABLE = 40  # of fewer held-out pairs a choice would be chance
 MOST_LABELS = 5  # clips with more labels count as having so many
 CLASSES_KEPT = 40
 STRUCTURE_ROWS = 5000  # silhouette takes time and memory that grow with the square of the rows
@@ -78,8 +78,8 @@ def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
         split[held_out] = b"val"
         pairs = replace(pairs, split=split)
     held_out_pairs = int(pairs.of_split("val").complete().sum())
-    if held_out_pairs <= 2 * NEIGHBOURS:  # of so few everyone is everyone's neighbour
-        raise InputError(f"{held_out_pairs} held-out pairs are too few to tune by ({2 * NEIGHBOURS + 1} needed)")
+    if held_out_pairs < TUNABLE:
+        raise InputError(f"{held_out_pairs} held-out pairs are too few to tune by ({TUNABLE} needed)")
     method = get_method(job.contender.method)
     settings = dict(job.contender.settings)
     if issubclass(method.Config, DeepConfig):

@@ -32,7 +32,16 @@ def alignment_gap(a: FloatArray, v: FloatArray) -> float:
     return float(np.einsum("ij,ij->", a, v) / len(a) - a.mean(axis=0) @ v.mean(axis=0))
 
 
-def mutual_knn(a: FloatArray, v: FloatArray, k: int = 10) -> float:
+def neighbourhood(n: int) -> int:
+    """How many neighbours the agreement of n held-out pairs is measured by: a tenth of them, at least 50.
+
+    Fewer follow single neighbours, whose noise favours too little regularisation (``docs/selection.md``); more than a
+    third would no longer be neighbours.
+    """
+    return max(1, min(max(50, n // 10), n // 3))
+
+
+def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
     """Mean share of a clip's k nearest neighbours (cosine, itself excluded) that the modalities have in common.
 
     ``mean_i |N_k(a_i) & N_k(v_i)| / k``, in [0, 1], higher is better (mutual k-NN alignment: Huh et al., The Platonic
@@ -42,12 +51,13 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int = 10) -> float:
     Args:
         a: embeddings of one modality, shape (n, dim).
         v: embeddings of the other, shape (n, dim'), paired by row.
-        k: number of neighbours.
+        k: number of neighbours; ``neighbourhood(n)`` where not given.
 
     Raises:
         InputError: numbers of rows that differ, fewer than two rows, k below 1, or values that are not finite.
     """
     a, v = _paired(a, v, same_dim=False)
+    k = neighbourhood(len(a)) if k is None else k
     # In another order, so that a collapsed embedding, where everything ties, does not agree by the order of its rows.
     order = np.random.default_rng(0).permutation(len(v))
     near_a, near_v = nearest(a, k), np.empty((len(v), min(k, len(v) - 1)), dtype=np.intp)

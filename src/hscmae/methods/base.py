@@ -30,7 +30,6 @@ from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.selection import mutual_knn
 from hscmae.linear.smoothing import fuse
-from hscmae.methods.closed_form import NEIGHBOURS
 from hscmae.nn.anchors import attend
 from hscmae.streams import generator
 from hscmae.training.features import row_blocks
@@ -243,7 +242,7 @@ class Method(ABC):
         pairs = replace(pairs, present=pool(pairs).silence_as_missing().present)
         pairs = pairs.take(np.flatnonzero(pairs.complete()))
         first, second = self.embed_pairs(pairs).values()
-        return mutual_knn(first, second, NEIGHBOURS)
+        return mutual_knn(first, second)
 
     def uses_seed(self, rows: int) -> bool:
         """Whether the seed can change the solution on ``rows`` training rows; if not, one fit says all."""

@@ -14,7 +14,6 @@ from hscmae.training.features import Batch
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 ROWS = 6144
 FOLDS = 3
-NEIGHBOURS = 20
 
 
 def choose_ridge(
@@ -45,7 +44,7 @@ def choose_ridge(
         for ridge in candidates:
             maps = solve(fit, ridge, moments)
             first, second = (maps(m, x[complete]).cpu().numpy() for m, x in held_out.x.items())
-            scores[ridge] += mutual_knn(first, second, NEIGHBOURS)
+            scores[ridge] += mutual_knn(first, second)
     return max(scores, key=lambda ridge: scores[ridge])
 
 

@@ -17,11 +17,10 @@ from hscmae.config import DeepConfig, flatten
 from hscmae.data.pairs import FloatArray, IntArray, Pairs
 from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
-from hscmae.evaluation.selection import alignment_gap, mutual_knn
+from hscmae.evaluation.selection import alignment_gap, mutual_knn, neighbourhood
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 from hscmae.linear.smoothing import fuse
 from hscmae.methods.base import Method
-from hscmae.methods.closed_form import NEIGHBOURS
 from hscmae.nn.anchors import attend
 from hscmae.nn.network import Network, build_network
 from hscmae.streams import generator
@@ -201,8 +200,8 @@ class DeepMethod(Method):
                 known = fuse(embed(rows), {m: p.cpu() for m, p in rows.present.items()})
                 z = {m: attend(x, known, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
         first, second = (rows.numpy() for rows in z.values())
-        agreement = mutual_knn(first, second, NEIGHBOURS)
-        error = math.sqrt(agreement * (1 - agreement) / (len(first) * min(NEIGHBOURS, len(first) - 1)))
+        agreement = mutual_knn(first, second)
+        error = math.sqrt(agreement * (1 - agreement) / (len(first) * neighbourhood(len(first))))
         return {"mutual_knn": agreement, "alignment_gap": alignment_gap(first, second)}, error
 
     @torch.inference_mode()
