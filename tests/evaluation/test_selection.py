@@ -13,8 +13,8 @@ from hscmae.evaluation.selection import (
     linear_cka,
     mean_rank,
     mutual_knn,
-    neighbourhood,
     nearest,
+    neighbourhood,
     paired_mrr,
 )
 
