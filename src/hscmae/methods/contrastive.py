@@ -51,16 +51,13 @@ class InfoNCE(DualEncoder):
 class SoftCLIPLoss(ContrastiveLoss):
     """The contrastive loss with softened targets."""
 
-    tau: float = Field(0.5, gt=0, description="temperature")
     soft_share: Share = Field(0.6, description="weight of the soft targets beside the own pair")
     tau_target: float = Field(0.1, gt=0, description="temperature of the soft targets")
 
 
-class SoftCLIPConfig(DeepConfig):
+class SoftCLIPConfig(InfoNCEConfig):
     """All settings of SoftCLIP."""
 
-    network: NetworkSettings = NetworkSettings(dropout=0.7)
-    training: Training = Training(lr=1e-3)
     loss: SoftCLIPLoss = SoftCLIPLoss()
 
 

@@ -107,7 +107,6 @@ class MAE(DualEncoder):
 class CAVMAELoss(ContrastiveLoss):
     """Both losses of CAV-MAE."""
 
-    tau: float = Field(0.5, gt=0, description="temperature")
     contrastive_weight: Weight = Field(10.0, description="InfoNCE of masked encodings, lambda_c; 0.01 in the paper")
     reconstruction_weight: Weight = Field(1.0, description="masked reconstruction from both modalities")
 
