@@ -41,5 +41,6 @@ def pairs() -> Pairs:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _same_every_time() -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(0)
