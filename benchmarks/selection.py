@@ -15,6 +15,7 @@ import copy
 import csv
 import io
 import json
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ import selection_report
 from hscmae.data.damage import with_wrong_pairs
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import exclude_ids, resplit, validation_rows
+from hscmae.demo.run import make_data
 from hscmae.evaluation.metrics import evaluate_embeddings
 from hscmae.evaluation.selection import (
     alignment_gap,
@@ -66,7 +68,7 @@ ONE_OF = (
     *("Car", "Dance", "Guitar", "Piano", "Association football"),
     *("Cartoon", "Food", "Animal", "Motorcycle", "Mobile phone"),
 )
-TASKS = ("ave15", "vegas", "multi", "ave15-wrong", "ave15/101")
+TASKS = ("ave15", "vegas", "multi", "ave15-wrong", "ave15/101", "demo/0", "demo/1")
 WITH_NETWORKS = ("ave15", "vegas", "multi")
 WRONG = 0.4  # of the training pairs, held-out ones as well
 VEGAS_CLIPS, MULTI_CLIPS, MULTI_TRAIN = 4000, 6000, 4000
@@ -84,7 +86,12 @@ def task(name: str, folder: Path) -> Pairs:
         folder: of the two files.
     """
     kind, _, damage = name.partition("-")
-    if kind.startswith("ave15"):
+    if kind.startswith("demo"):
+        with tempfile.TemporaryDirectory() as media:
+            pairs = make_data(Path(media), clips=1000, seed=int(kind.partition("/")[2]), progress=lambda *_: None)
+            pairs = pairs.silence_as_missing()
+            pairs = pairs.take(np.flatnonzero(pairs.complete()))
+    elif kind.startswith("ave15"):
         _, _, seed = kind.partition("/")
         pairs = resplit(hscmae.read(folder / "yt8m_ave15.h5"), int(seed or RESPLIT), TEST_SHARE)
         pairs = with_wrong_pairs(pairs, WRONG if damage else 0.0, 0)

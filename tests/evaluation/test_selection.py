@@ -14,8 +14,8 @@ from hscmae.evaluation.selection import (
     mean_rank,
     mutual_knn,
     nearest,
-    neighbourhood,
     paired_mrr,
+    scales,
 )
 
 CRITERIA = (alignment_gap, mutual_knn, linear_cka, paired_mrr, mean_rank, held_out_correlation)
@@ -167,8 +167,11 @@ def test_neighbours_need_two_rows():
         mutual_knn(np.ones((3, 2)), np.ones((3, 2)), k=0)
 
 
-@pytest.mark.parametrize(("n", "k"), [(2, 1), (3, 1), (30, 10), (150, 50), (500, 50), (600, 60), (3000, 300)])
-def test_the_neighbourhood_is_a_tenth_but_at_least_fifty_and_at_most_a_third(n: int, k: int) -> None:
-    assert neighbourhood(n) == k
-    a, v = np.random.default_rng(0).normal(size=(2, min(n, 150), 3))
-    assert mutual_knn(a, v) == mutual_knn(a, v, neighbourhood(len(a)))
+@pytest.mark.parametrize(
+    ("n", "ks"), [(2, (1,)), (3, (1,)), (30, (10,)), (45, (10, 15)), (150, (10, 20, 50)), (3000, (10, 20, 50, 100))]
+)
+def test_agreement_is_the_mean_over_scales_of_at_most_a_third(n: int, ks: tuple[int, ...]) -> None:
+    assert scales(n) == ks
+    a, v = pairs(min(n, 320))
+    expected = np.mean([naive_knn(a, v, k) for k in scales(len(a))])
+    assert mutual_knn(a, v) == pytest.approx(expected, rel=1e-12)

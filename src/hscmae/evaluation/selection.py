@@ -32,13 +32,17 @@ def alignment_gap(a: FloatArray, v: FloatArray) -> float:
     return float(np.einsum("ij,ij->", a, v) / len(a) - a.mean(axis=0) @ v.mean(axis=0))
 
 
-def neighbourhood(n: int) -> int:
-    """How many neighbours the agreement of n held-out pairs is measured by: a tenth of them, at least 50.
+SCALES = (10, 20, 50, 100)
 
-    Fewer follow single neighbours, whose noise favours too little regularisation (``docs/selection.md``); more than a
-    third would no longer be neighbours.
+
+def scales(n: int) -> tuple[int, ...]:
+    """How many neighbours the agreement of n held-out pairs is averaged over: 10, 20, 50 and 100, at most a third of n.
+
+    Which number suits depends on how many clips of a kind there are, which nobody knows without labels: few follow
+    single neighbours and favour too little regularisation, many reach past small kinds and favour too much
+    (``docs/selection.md``).
     """
-    return max(1, min(max(50, n // 10), n // 3))
+    return tuple(sorted({max(1, min(k, n // 3)) for k in SCALES}))
 
 
 def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
@@ -51,24 +55,27 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
     Args:
         a: embeddings of one modality, shape (n, dim).
         v: embeddings of the other, shape (n, dim'), paired by row.
-        k: number of neighbours; ``neighbourhood(n)`` where not given.
+        k: number of neighbours; the mean over ``scales(n)`` where not given.
 
     Raises:
         InputError: numbers of rows that differ, fewer than two rows, k below 1, or values that are not finite.
     """
     a, v = _paired(a, v, same_dim=False)
-    k = neighbourhood(len(a)) if k is None else k
+    ks = scales(len(a)) if k is None else (min(k, len(a) - 1),)
     # In another order, so that a collapsed embedding, where everything ties, does not agree by the order of its rows.
     order = np.random.default_rng(0).permutation(len(v))
-    near_a, near_v = nearest(a, k), np.empty((len(v), min(k, len(v) - 1)), dtype=np.intp)
-    near_v[order] = order[nearest(v[order], k)]
+    near_a, shuffled = nearest(a, max(ks)), nearest(v[order], max(ks))
+    near_v = np.empty_like(shuffled)
+    near_v[order] = order[shuffled]
     first = np.arange(len(a))[:, None] * len(a)
-    both: IntArray = np.intersect1d(near_a + first, near_v + first, assume_unique=True)
-    return len(both) / near_a.size
+    _, *places = np.intersect1d(near_a + first, near_v + first, assume_unique=True, return_indices=True)
+    # A neighbour in common belongs to both lists of k from the worse of its two places on.
+    place = np.maximum(*(at % near_a.shape[1] for at in places))
+    return float(np.mean([np.count_nonzero(place < k) / (len(a) * k) for k in ks]))
 
 
 def nearest(x: FloatArray, k: int) -> npt.NDArray[np.intp]:
-    """The k nearest other rows of each row by cosine, in no particular order, shape (n, min(k, n - 1)).
+    """The k nearest other rows of each row by cosine, the nearest first, shape (n, min(k, n - 1)).
 
     Args:
         x: embeddings, shape (n, dim).
@@ -86,7 +93,9 @@ def nearest(x: FloatArray, k: int) -> npt.NDArray[np.intp]:
     for start in range(0, n, step):
         away = x[start : start + step] @ -x.T
         away[np.arange(len(away)), np.arange(start, start + len(away))] = np.inf
-        blocks.append(np.argpartition(away, k - 1, axis=1)[:, :k])
+        near = np.argpartition(away, k - 1, axis=1)[:, :k]
+        by_distance = np.argsort(np.take_along_axis(away, near, axis=1), axis=1)
+        blocks.append(np.take_along_axis(near, by_distance, axis=1))
     return np.concatenate(blocks)
 
 

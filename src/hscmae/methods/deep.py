@@ -17,7 +17,7 @@ from hscmae.config import DeepConfig, flatten
 from hscmae.data.pairs import FloatArray, IntArray, Pairs
 from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
-from hscmae.evaluation.selection import alignment_gap, mutual_knn, neighbourhood
+from hscmae.evaluation.selection import alignment_gap, mutual_knn, scales
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
 from hscmae.linear.smoothing import fuse
 from hscmae.methods.base import Method
@@ -201,7 +201,8 @@ class DeepMethod(Method):
                 z = {m: attend(x, known, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
         first, second = (rows.numpy() for rows in z.values())
         agreement = mutual_knn(first, second)
-        error = math.sqrt(agreement * (1 - agreement) / (len(first) * neighbourhood(len(first))))
+        looked_at = sum(scales(len(first))) / len(scales(len(first)))
+        error = math.sqrt(agreement * (1 - agreement) / (len(first) * looked_at))
         return {"mutual_knn": agreement, "alignment_gap": alignment_gap(first, second)}, error
 
     @torch.inference_mode()
