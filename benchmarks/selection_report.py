@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
-from hscmae.evaluation.selection import SCALES
+from hscmae.evaluation.selection import SCALES, scales
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, list[float]]]  # criterion -> scope -> one figure a choice
 
-OURS = "knn, mean of 10 to 100"
+OURS = "knn, mean of n/20 to n/5"
 FORMER = "knn, k = max(50, n/10)"
 BOTH = f"{OURS} x raw_n/10"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,7 +35,7 @@ SCOPES = ("settings", "steps", "dimension", "all of 64 dimensions", "all")
 
 def scaled(row: Row) -> float:
     """The agreement that training chooses by: the mean over several numbers of neighbours."""
-    return float(np.mean([row[f"knn_{k}"] for k in SCALES]))
+    return float(np.mean([row[f"knn_n/{parts}"] for parts in SCALES]))
 
 
 # Combinations of what the csv holds; those of two factors are products of figures that are at least 0.
@@ -65,7 +65,7 @@ NAMES = {
     "rsa": "similarity of similarities (RSA)",
     "rank": "effective rank",
     "ami_joint": "clusters agree (AMI, k-means on both)",
-    BOTH: "mutual k-NN, mean of 10 to 100, x feature k-NN",
+    BOTH: "mutual k-NN, mean of n/20 to n/5, x feature k-NN",
     "ami_apart": "clusters agree (AMI, k-means on each)",
 }
 
@@ -185,7 +185,7 @@ def patient(group: list[Row], criterion: str) -> float:
 def neighbours(criterion: str, n: float) -> float:
     """k of a mutual k-NN criterion on n pairs."""
     if criterion == OURS:
-        return float(np.mean(SCALES))
+        return float(np.mean(scales(int(n))))
     if criterion == FORMER:
         return max(50, int(n) // 10)
     k = criterion.removeprefix("knn_")

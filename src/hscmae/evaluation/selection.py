@@ -32,17 +32,16 @@ def alignment_gap(a: FloatArray, v: FloatArray) -> float:
     return float(np.einsum("ij,ij->", a, v) / len(a) - a.mean(axis=0) @ v.mean(axis=0))
 
 
-SCALES = (10, 20, 50, 100)
+SCALES = (20, 10, 5)
 
 
 def scales(n: int) -> tuple[int, ...]:
-    """How many neighbours the agreement of n held-out pairs is averaged over: 10, 20, 50 and 100, at most a third of n.
+    """How many neighbours the agreement of n held-out pairs is averaged over: a twentieth, a tenth and a fifth of them.
 
-    Which number suits depends on how many clips of a kind there are, which nobody knows without labels: few follow
-    single neighbours and favour too little regularisation, many reach past small kinds and favour too much
-    (``docs/selection.md``).
+    Kinds are shares of a corpus, so neighbourhoods are. Few neighbours follow single ones and favour too little
+    regularisation, many reach past small kinds and favour too much (``docs/selection.md``).
     """
-    return tuple(sorted({max(1, min(k, n // 3)) for k in SCALES}))
+    return tuple(sorted({max(1, n // parts) for parts in SCALES}))
 
 
 def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
