@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from hscmae.benchmark import plots, table
 from hscmae.benchmark.jobs import Contender, Job
-from hscmae.benchmark.runner import Progress, Record, open_runner, split_names, summary
+from hscmae.benchmark.runner import Record, Running, open_runner, split_names, summary
 from hscmae.benchmark.spaces import defaults
 from hscmae.config import merge, nest
 from hscmae.data.pairs import Pairs
@@ -98,11 +98,7 @@ def ablate(
     seeds: int = 5,
     splits: int = 0,
     own_split: str = "file",
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    **running: Unpack[Running],
 ) -> list[Record]:
     """Fit and measure the variants; ``output`` then holds ``results.json``, ``ablation.md``, CSV and plots.
 
@@ -113,11 +109,7 @@ def ablate(
         seeds: fits a variant and split.
         splits: number of random resplits; 0: the split that the data has.
         own_split: what to call that split.
-        resume: go on with what is in ``output``.
-        overwrite: replace ``output``.
-        jobs: fits at a time.
-        threads: CPU threads a fit.
-        progress: called after each fit.
+        **running: see ``runner.Running``.
 
     Returns:
         What ``results.json`` holds.
@@ -129,9 +121,7 @@ def ablate(
     names = split_names(pairs, splits, own_split)
     options = {"variants": [c.name for c in who], "settings": who[0].settings, "seeds": seeds, "splits": names}
     plan = [Job(c, split, seed) for split in names for seed in range(seeds) for c in who]
-    with open_runner(
-        output, pairs, options, resume=resume, overwrite=overwrite, jobs=jobs, threads=threads, progress=progress
-    ) as runner:
+    with open_runner(output, pairs, options, **running) as runner:
         records = runner.run(plan)
     whole = [record for record in records if record["method"] == who[0].name]
     if all(record["status"] == "failed" for record in whole):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from hscmae.benchmark import plots, table
 from hscmae.benchmark.curves import TITLES, curve_lines, curve_names, curve_points, curve_table
 from hscmae.benchmark.jobs import CURVES, DAMAGES, SHARES, Contender, Job
-from hscmae.benchmark.runner import Progress, Record, open_runner, split_names, summary
+from hscmae.benchmark.runner import Record, Running, open_runner, split_names, summary
 from hscmae.benchmark.tuning import tune_all
 from hscmae.data.pairs import Pairs
 from hscmae.errors import InputError, RunError
@@ -31,11 +32,7 @@ def benchmark(
     trials: int = 0,
     own_split: str = "file",
     curves: Sequence[str] = (),
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    **running: Unpack[Running],
 ) -> list[Record]:
     """Fit and measure every contender; see ``runner`` and ``table`` for what ``output`` then holds.
 
@@ -49,11 +46,7 @@ def benchmark(
             every split (extra ``tune``); 0: the settings as they are.
         own_split: what to call that split.
         curves: of ``jobs.CURVES``: what to measure beside, see ``curves``.
-        resume: go on with what is in ``output``.
-        overwrite: replace ``output``.
-        jobs: fits at a time.
-        threads: CPU threads a fit.
-        progress: called after each fit.
+        **running: see ``runner.Running``.
 
     Returns:
         What ``results.json`` holds.
@@ -79,9 +72,7 @@ def benchmark(
     rows = max(len(pairs.rows_of("train")) if pairs.split is not None else 0, len(pairs))
     if trials:
         require("optuna", "tune")
-    with open_runner(
-        output, pairs, options, resume=resume, overwrite=overwrite, jobs=jobs, threads=threads, progress=progress
-    ) as runner:
+    with open_runner(output, pairs, options, **running) as runner:
         if trials:
             who, _ = tune_all(runner, who, names[0], trials)
         records = runner.run(

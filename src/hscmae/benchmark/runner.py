@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -42,6 +42,24 @@ FIRST_RESPLIT = 100
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["hscmae.benchmark.worker", "sklearn.cluster", "sklearn.metrics", "torch._dynamo"])
 DETAILS = ("ap", "by_labels", "classes", "precision_recall", "partial")
+
+
+class Running(TypedDict, total=False):
+    """How jobs are run, whatever they are.
+
+    Attributes:
+        resume: go on with what is in the folder.
+        overwrite: replace what is in the folder.
+        jobs: fits at a time; the times measured then hold for fits side by side.
+        threads: CPU threads a fit; by default what this process may use, divided by ``jobs``.
+        progress: called after each job.
+    """
+
+    resume: bool
+    overwrite: bool
+    jobs: int
+    threads: int | None
+    progress: Progress | None
 
 
 def split_names(pairs: Pairs, resplits: int, own: str) -> list[str]:
@@ -186,33 +204,21 @@ class Runner:
 
 
 @contextmanager
-def open_runner(
-    folder: Path,
-    pairs: Pairs,
-    options: Mapping[str, Any],
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Runner]:
+def open_runner(folder: Path, pairs: Pairs, options: Mapping[str, Any], **running: Unpack[Running]) -> Iterator[Runner]:
     """A runner on ``folder``, made for these pairs and options.
 
     Args:
         folder: made where absent.
         pairs: the data; worker processes map it from a store in the folder, gone at the end.
         options: what a resume must agree with, JSON values.
-        resume: go on with what is there.
-        overwrite: replace what is there.
-        jobs: fits at a time; the times measured then hold for fits side by side.
-        threads: CPU threads a fit; by default what this process may use, divided by ``jobs``.
-        progress: called after each job.
+        **running: see ``Running``.
 
     Raises:
         InputError: the folder exists and neither ``resume`` nor ``overwrite`` is set, holds something else, or was
             made with other options.
     """
+    resume, overwrite = running.get("resume", False), running.get("overwrite", False)
+    jobs, threads = running.get("jobs", 1), running.get("threads")
     saved, data = folder / OPTIONS, folder / DATA
     found = [path for path in folder.iterdir() if path != data] if folder.is_dir() else []
     if folder.exists() and (not folder.is_dir() or (found and not saved.exists())):
@@ -237,7 +243,7 @@ def open_runner(
         if threads is None:
             usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             threads = max(1, usable // jobs)
-        yield Runner(folder, store, jobs=jobs, threads=threads, progress=progress)
+        yield Runner(folder, store, jobs=jobs, threads=threads, progress=running.get("progress"))
     finally:
         shutil.rmtree(data, ignore_errors=True)
         if not any(folder.iterdir()):

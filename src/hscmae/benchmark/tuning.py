@@ -12,14 +12,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import yaml
 
 from hscmae.benchmark import plots
 from hscmae.benchmark.jobs import Contender, Job
-from hscmae.benchmark.runner import Progress, Record, Runner, open_runner
+from hscmae.benchmark.runner import Record, Runner, Running, open_runner
 from hscmae.benchmark.spaces import Range, defaults, space
 from hscmae.config import nest
 from hscmae.data.pairs import Pairs
@@ -39,11 +39,7 @@ def tune(
     trials: int,
     *,
     split: str = "file",
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    **running: Unpack[Running],
 ) -> dict[str, Any]:
     """Search the settings of one method into ``output``: ``best.yaml``, ``trials.jsonl``, ``tune.md`` and a plot.
 
@@ -53,11 +49,7 @@ def tune(
         contender: the method, and the settings that are not sought.
         trials: their number, the first being the settings as they are.
         split: what to call the data's split.
-        resume: go on with what is in ``output``.
-        overwrite: replace ``output``.
-        jobs: fits at a time; trials come one after the other whatever it is.
-        threads: CPU threads a fit.
-        progress: called after each trial.
+        **running: see ``runner.Running``.
 
     Returns:
         ``method``, ``criterion``, ``default`` and ``best`` (the criterion of trial 0 and of the best), ``trial`` (the
@@ -73,9 +65,7 @@ def tune(
     if pairs.split is None:
         pairs = replace(pairs, split=np.full(len(pairs), b"train", dtype="S5"))
     options = {"method": contender.name, "settings": contender.settings, "trials": trials, "splits": [split]}
-    with open_runner(
-        output, pairs, options, resume=resume, overwrite=overwrite, jobs=jobs, threads=threads, progress=progress
-    ) as runner:
+    with open_runner(output, pairs, options, **running) as runner:
         (best,), records = tune_all(runner, [contender], split, trials)
     chosen = best_of(records)
     write_atomic(output / "best.yaml", _as_yaml(best, chosen).encode())

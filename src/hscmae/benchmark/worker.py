@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import resource
 import sys
+import threading
 import time
 import traceback
 from dataclasses import replace
@@ -51,6 +53,7 @@ def work(job: dict[str, Any], store: str, result: str, threads: int) -> None:
     with Path(os.devnull).open("w") as nowhere:  # what libraries say would tear the parent's progress bar
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         record = run(Job.from_json(job), open_store(store, verify=None)) | {"status": "ok"}
@@ -59,6 +62,14 @@ def work(job: dict[str, Any], store: str, result: str, threads: int) -> None:
         message = kind + " ".join(str(error).split())
         record = {"status": "failed", "error": message, "traceback": traceback.format_exc()}
     write_atomic(Path(result), json.dumps(_finite(record)).encode())
+
+
+def end_with_parent() -> None:
+    """End this process when the one that asked for it is gone: a killed benchmark leaves nothing that computes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run(job: Job, pairs: Pairs) -> dict[str, Any]:
