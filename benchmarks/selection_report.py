@@ -83,6 +83,10 @@ SHOWN = (
         BOTH,
     ),
 )
+TOLD = [
+    *(OURS, BOTH, FORMER, "knn, mean of 5 to 100", "knn_n/10", "knn_n/5", "knn_20", "knn_10", "cross_n/10", "raw_n/10"),
+    *("gap x log rank", "gap", "ami_apart", "mean_rank", "cka", "mrr", "correlation"),
+]
 BY_DIMENSION = (
     *("knn_20", "knn_50", "knn_n/10", "knn_n/5", "knn, mean of 5 to 100", "hub_n/10", "knn_n/10 x mean rank"),
     *(
@@ -243,13 +247,13 @@ def by_neighbours(rows: list[Row], folded: list[Row]) -> Iterator[str]:
         yield f"| {name_of(c).removeprefix('mutual k-NN, ').removeprefix('k = ')} | " + " | ".join(cells) + " |"
 
 
-def by_dimension(rows: list[Row], folded: list[Row]) -> Iterator[str]:
+def by_dimension(rows: list[Row], folded: list[Row], criteria: Iterable[str]) -> Iterator[str]:
     """Mean and worst loss of choosing the dimension, from among 1 to 128 or fewer; with a seventh and three folds."""
     least = (1, 8, 16)
     heads = [f"{what}, {low} to 128" for what in ("a seventh", "three folds") for low in least]
     yield "| criterion | " + " | ".join(heads) + " |"
     yield "|---" * (len(heads) + 1) + "|"
-    for c in (OURS, *BY_DIMENSION):
+    for c in criteria:
         found = [[r for r in part if r["dim"] >= low] for part in (rows, folded) for low in least]
         cells = [cell([lost(g, c) for g in choices(part, "dimension")]) for part in found]
         yield f"| {name_of(c)} | " + " | ".join(cells) + " |"
@@ -321,6 +325,18 @@ def scatter_plot(rows: list[Row], criteria: Sequence[str]) -> Figure:
     return figure
 
 
+def fill(document: Path, tables: dict[str, Iterable[str]]) -> None:
+    """Put each table between its marks in the document."""
+    text = document.read_text(encoding="utf-8")
+    for name, lines in tables.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not (mark and end):
+            raise SystemExit(f"{document}: no marks for the table {name}")
+        text = before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after
+    document.write_text(text, encoding="utf-8")
+
+
 def report(path: Path) -> None:
     """Write every table beside the csv and the two plots of ``docs/selection.md``."""
     rows, criteria = load(path)
@@ -335,11 +351,20 @@ def report(path: Path) -> None:
         "The same with 186 held-out pairs": loss_table([r for r in single if r["n"] <= SMALL], criteria),
         "Cross-fitted over three folds": loss_table(folded, criteria),
         "Mutual k-NN by the number of neighbours": by_neighbours(single, folded),
-        "Choosing the dimension": by_dimension(main, folded),
+        "Choosing the dimension": by_dimension(main, folded, (OURS, *BY_DIMENSION)),
         "The best criterion chosen on the other tasks": left_out(main, criteria),
     }
     text = "\n".join(f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items())
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
+    fill(
+        DOCS / "selection.md",
+        {
+            "criteria": loss_table(main, TOLD),
+            "neighbours": by_neighbours(single, folded),
+            "dimension": by_dimension(main, folded, (OURS, BOTH, "knn_20", "gap", "cka", "mean_rank")),
+            "counts": counts(rows),
+        },
+    )
     for name, figure in {"loss": loss_plot(main), "scatter": scatter_plot(main, SCATTERED)}.items():
         figure.savefig(DOCS / f"selection-{name}.png", dpi=130)
