@@ -6,22 +6,13 @@ python benchmarks/performance.py
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hscmae.files import write_atomic
+from pages import ROOT, fill, table
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 NOT_MEASURED = "Not measured yet: `make bench` fills this in."
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
 
 
 def figures(latest: dict[str, Any]) -> str:
@@ -107,15 +98,11 @@ SECTIONS = (
 
 def update(page: Path = PAGE, results: Path = ROOT / "benchmarks" / "results") -> None:
     """Replace what stands between the markers of each section by what the results say now."""
-    text = page.read_text()
+    parts = {}
     for name, file, write in SECTIONS:
         source = results / file
-        content = write(json.loads(source.read_text())) if source.exists() else NOT_MEASURED
-        begin, end = f"<!-- {name}: written by benchmarks/performance.py -->", f"<!-- end of {name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        assert pattern.search(text), begin
-        text = pattern.sub(lambda _, made=f"{begin}\n{content}\n{end}": made, text)
-    write_atomic(page, text.encode())
+        parts[name] = write(json.loads(source.read_text())) if source.exists() else NOT_MEASURED
+    fill(page, "benchmarks/performance.py", parts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The quality of every method on every task, and ``docs/benchmark.md`` from it: `make bench-quality`.
+"""The quality of every method on every task, and ``docs/benchmark.md`` and README's figures from it.
 
-    python benchmarks/quality.py DATA [--output bench] [--tasks ave15 ave15-hash vegas10 pool] [--jobs 2] [--report]
+    python benchmarks/quality.py DATA [--output bench] [--tasks ave15 ...] [--jobs 2] [--report]    # make bench-quality
     python benchmarks/quality.py --made-up    # every method once on made-up pairs, in minutes; no document
 
 DATA is a folder with ``yt8m_ave15.h5`` and ``yt8m_pool.h5``. Each task is a `hscmae benchmark` into a folder of its
@@ -11,6 +11,7 @@ own, and goes on where it was killed. ``--report`` only writes the document from
 - vegas10: of VEGAS's shape. Of the pool's labels by frequency, ten that development did not use (the 16th to the
   25th); clips that carry exactly one of them, without the clips of ave15; three resplits.
 - pool: all other clips of the pool with all their labels, cut by id hash.
+- ablation, sensitivity: HSC-MAE's parts, and its mask ratio, on the first resplit of ave15, a development split.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from pathlib import Path
 import numpy as np
 
 import hscmae
+from hscmae.benchmark.ablation import ablate, variants
+from hscmae.benchmark.curves import curve_lines
 from hscmae.benchmark.jobs import OURS, Contender, contenders
 from hscmae.benchmark.protocol import benchmark
-from hscmae.benchmark.table import METRICS, by_split, paired
+from hscmae.benchmark.runner import Record, Running
+from hscmae.benchmark.table import METRICS, by_split, paired, rows
 from hscmae.config import HSCMAEConfig
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import holdout
 from hscmae.progress import jobs_progress
+from pages import ROOT, fill, table
 
-DOCUMENT = Path("docs/benchmark.md")
-PLOTS = Path("docs/benchmark")
+DOCUMENT = ROOT / "docs" / "benchmark.md"
+PLOTS = ROOT / "docs" / "benchmark"
 HASH = "id-hash:0.2"
 ANCHORED = ("ridge-cca", "smoothed-cca", "smoothed-kernel-cca")  # closed forms that are also given HSC-MAE's anchors
 
@@ -50,10 +55,25 @@ class Task:
 
 
 TASKS = {
-    "ave15": Task("15 classes, 1,629 clips, ten resplits, every method tuned", seeds=3, splits=10, trials=10),
-    "ave15-hash": Task("The same clips, cut by id hash", seeds=3, curves=("wrong-pairs", "co-occurrence", "partial")),
-    "vegas10": Task("10 classes, of VEGAS's shape, three resplits", seeds=3, splits=3),
-    "pool": Task("28,000 clips with several labels each, cut by id hash"),
+    "ave15": Task("15 classes, 1,629 clips, ten resplits, every method tuned", seeds=2, splits=10, trials=10),
+    "ave15-hash": Task("The same clips, cut by id hash", seeds=2, curves=("wrong-pairs", "co-occurrence", "partial")),
+    "vegas10": Task("10 classes, of VEGAS's shape, three resplits", splits=3),
+    "pool": Task("27,000 clips with several labels each, cut by id hash"),
+}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is changed in HSC-MAE: names as ``hscmae ablate --parts`` takes them, all parts where empty."""
+
+    title: str
+    seeds: int
+    parts: tuple[str, ...] = ()
+
+
+ABLATIONS = {
+    "ablation": Ablation("HSC-MAE's parts, one changed at a time", seeds=5),
+    "sensitivity": Ablation("HSC-MAE's sensitivity to the mask ratio", seeds=2, parts=("masking.ratio",)),
 }
 
 
@@ -87,18 +107,66 @@ def pairs_of(task: str, data: Path) -> Pairs:
     return replace(pool, labels=Labels.single(np.searchsorted(np.sort(often), label[once])))
 
 
+def results(folder: Path) -> list[Record]:
+    """A task's fits on undamaged pairs, with each clip's AP."""
+    found = [json.loads(file.read_bytes()) for file in sorted((folder / "fits").iterdir())]
+    return [record for record in found if not record["damage"]]
+
+
 def ratios(folder: Path) -> str:
     """HSC-MAE against the two rivals that the project's targets name."""
-    records = [r for r in json.loads((folder / "results.json").read_bytes()) if r["status"] == "ok"]
-    values = {name: by_split(records, name, METRICS[0]) for name in (OURS, "ridge-cca", "cav-mae")}
+    values = {name: by_split(results(folder), name, METRICS[0]) for name in (OURS, "ridge-cca", "cav-mae")}
     found = {name: np.mean(paired(values[OURS], values[name], lambda a, b: a / b)) for name in values if name != OURS}
-    return (
-        "Mean paired ratio of HSC-MAE to " + ", to ".join(f"{name} {ratio:.3f}" for name, ratio in found.items()) + "."
+    words = ", to ".join(f"{name} {ratio:.3f}" for name, ratio in found.items())
+    return f"Mean paired ratio of HSC-MAE to {words}."
+
+
+def main_table(folder: Path) -> str:
+    """README's table: every method on one task, and how far HSC-MAE is ahead of it."""
+    lines = []
+    for row in rows(results(folder), who(), against=OURS):
+        low, high = row.difference_ci or (0.0, 0.0)
+        ahead = "" if row.name == OURS else f"{-high:+.3f} to {-low:+.3f}"
+        name = f"**{row.name}**" if row.name == OURS else row.name + " (*reads labels*)" * row.reads_labels
+        lines.append((name, f"{row.mean:.3f}", ahead))
+    return table(("method", "mAP", "HSC-MAE ahead by (95%, paired by split)"), lines)
+
+
+def other_tasks(output: Path) -> str:
+    """README's table of the tasks beside the first: HSC-MAE and its best rivals, with anchors and without."""
+    lines = []
+    for name, task in list(TASKS.items())[1:]:
+        found = results(output / name)
+        cells = [task.title]
+        for rivals in (contenders(["all"]), who()):
+            ours = next(row for row in rows(found, rivals) if row.name == OURS)
+            low, high = ours.difference_ci or (0.0, 0.0)
+            best = next(row for row in rows(found, rivals) if row.name == ours.rival)
+            cells.append(f"{best.name} {best.mean:.3f}: {low:+.3f} to {high:+.3f}")
+        ridge = next(row for row in rows(found, who()) if row.name == "ridge-cca")
+        lines.append((cells[0], f"{ridge.mean:.3f}", f"**{ours.mean:.3f}**", *cells[1:]))
+    head = (
+        "task",
+        "ridge-cca",
+        "**hscmae**",
+        "best rival, HSC-MAE's lead (95%)",
+        "the same with anchors for closed forms",
     )
+    return table(head, lines)
+
+
+def losses(folder: Path) -> str:
+    """What wrong pairs cost each method, in words."""
+    lines, _ = curve_lines(json.loads((folder / "curves.json").read_bytes()), "wrong-pairs")
+    told = []
+    for name in (OURS, "smoothed-kernel-cca", "smoothed-cca", "ridge-cca", "mae", "infonce"):
+        at = dict(zip(*lines[name], strict=True))
+        told.append(f"{name} {at[0.4] / at[0] - 1:+.1%} and {at[0.6] / at[0] - 1:+.1%}")
+    return "Change of mAP with 40 and 60% of the training pairs permuted: " + "; ".join(told) + "."
 
 
 def write_document(output: Path) -> None:
-    """``docs/benchmark.md`` and its plots, from the folders of the tasks that have been run."""
+    """``docs/benchmark.md`` and its plots, from the folders of the tasks that have been run; then README's figures."""
     text = [
         "# Benchmark",
         "",
@@ -110,17 +178,25 @@ def write_document(output: Path) -> None:
         "",
     ]
     PLOTS.mkdir(exist_ok=True)
-    for name, task in TASKS.items():
+    for name, task in (TASKS | ABLATIONS).items():
         folder = output / name
-        if not (folder / "benchmark.md").exists():
+        written = folder / ("benchmark.md" if name in TASKS else "ablation.md")
+        if not written.exists():
             continue
-        report = (folder / "benchmark.md").read_text(encoding="utf-8")
+        report = written.read_text(encoding="utf-8")
         text += [f"## {task.title}", "", report.replace("\n# ", "\n### ").removeprefix("# ").strip(), ""]
-        text += [ratios(folder), ""]
+        text += [ratios(folder), ""] if name in TASKS else []
         for plot in sorted(folder.glob("*.svg")):
             shutil.copy(plot, PLOTS / f"{name}-{plot.name}")
             text += [f"![{name}: {plot.stem}](benchmark/{name}-{plot.name})", ""]
     DOCUMENT.write_text("\n".join(text), encoding="utf-8")
+    if all((output / name / "benchmark.md").exists() for name in TASKS):
+        parts = {
+            "methods": main_table(output / "ave15"),
+            "wrong pairs": losses(output / "ave15-hash"),
+            "tasks": other_tasks(output),
+        }
+        fill(ROOT / "README.md", "benchmarks/quality.py", parts)
 
 
 def made_up(output: Path, jobs: int) -> None:
@@ -146,7 +222,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--made-up", action="store_true", help="every method once on made-up pairs")
     parser.add_argument("--output", type=Path, default=Path("bench"))
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", default=[*TASKS, *ABLATIONS], choices=[*TASKS, *ABLATIONS])
     parser.add_argument("--jobs", type=int, default=2, help="fits at a time, of one thread each")
     parser.add_argument("--report", action="store_true", help="only write the document")
     arguments = parser.parse_args()
@@ -156,21 +232,31 @@ def main() -> None:
     if arguments.data is None:
         parser.error("DATA is needed, or --made-up")
     for name in [] if arguments.report else arguments.tasks:
-        task = TASKS[name]
+        folder = arguments.output / name
         with jobs_progress(enabled=True) as progress:
+            running: Running = {
+                "resume": folder.exists(),
+                "jobs": arguments.jobs,
+                "threads": 1,
+                "progress": progress,
+            }
+            if name in ABLATIONS:
+                parts = variants(*contenders([OURS]), ABLATIONS[name].parts)
+                ablate(
+                    pairs_of("ave15", arguments.data), folder, parts, seeds=ABLATIONS[name].seeds, splits=1, **running
+                )
+                continue
+            task = TASKS[name]
             benchmark(
                 pairs_of(name, arguments.data),
-                arguments.output / name,
+                folder,
                 who(),
                 seeds=task.seeds,
                 splits=task.splits,
                 trials=task.trials,
                 own_split=HASH,
                 curves=task.curves,
-                resume=(arguments.output / name).exists(),
-                jobs=arguments.jobs,
-                threads=1,
-                progress=progress,
+                **running,
             )
     write_document(arguments.output)
 

@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
 from hscmae.evaluation.selection import SCALES, scales
+from pages import ROOT, fill
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, list[float]]]  # criterion -> scope -> one figure a choice
@@ -27,7 +28,7 @@ Table = dict[str, dict[str, list[float]]]  # criterion -> scope -> one figure a 
 OURS = "knn, mean of n/20 to n/5"
 FORMER = "knn, k = max(50, n/10)"
 BOTH = f"{OURS} x raw_n/10"
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 DIM, SMALL, TARGET = 64, 186, 3
 TEXT = ("task", "kind", "method", "settings", "family", "held_out")
 SCOPES = ("settings", "steps", "dimension", "all of 64 dimensions", "all")
@@ -325,18 +326,6 @@ def scatter_plot(rows: list[Row], criteria: Sequence[str]) -> Figure:
     return figure
 
 
-def fill(document: Path, tables: dict[str, Iterable[str]]) -> None:
-    """Put each table between its marks in the document."""
-    text = document.read_text(encoding="utf-8")
-    for name, lines in tables.items():
-        before, mark, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition("<!-- end -->")
-        if not (mark and end):
-            raise SystemExit(f"{document}: no marks for the table {name}")
-        text = before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after
-    document.write_text(text, encoding="utf-8")
-
-
 def report(path: Path) -> None:
     """Write every table beside the csv and the two plots of ``docs/selection.md``."""
     rows, criteria = load(path)
@@ -357,14 +346,13 @@ def report(path: Path) -> None:
     text = "\n".join(f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items())
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
-    fill(
-        DOCS / "selection.md",
-        {
-            "criteria": loss_table(main, TOLD),
-            "neighbours": by_neighbours(single, folded),
-            "dimension": by_dimension(main, folded, (OURS, BOTH, "knn_20", "gap", "cka", "mean_rank")),
-            "counts": counts(rows),
-        },
-    )
+    told = {
+        "criteria": loss_table(main, TOLD),
+        "neighbours": by_neighbours(single, folded),
+        "dimension": by_dimension(main, folded, (OURS, BOTH, "knn_20", "gap", "cka", "mean_rank")),
+        "counts": counts(rows),
+    }
+    parts = {name: "\n".join(lines) for name, lines in told.items()}
+    fill(DOCS / "selection.md", "benchmarks/selection_report.py", parts)
     for name, figure in {"loss": loss_plot(main), "scatter": scatter_plot(main, SCATTERED)}.items():
         figure.savefig(DOCS / f"selection-{name}.png", dpi=130)
