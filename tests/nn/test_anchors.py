@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hscmae.nn.anchors import attend
+from hscmae.nn.anchors import MIN_TAU, attend
 
 
 def naive(z: torch.Tensor, anchors: torch.Tensor, tau: float, share: float) -> torch.Tensor:
@@ -21,7 +21,7 @@ def naive(z: torch.Tensor, anchors: torch.Tensor, tau: float, share: float) -> t
 
 @pytest.mark.parametrize(("n", "m", "dim"), [(1, 1, 2), (5, 3, 4), (1100, 20, 9)])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("tau", [0.05, 1.0])
+@pytest.mark.parametrize("tau", [0.01, 0.05, 1.0])
 def test_equals_its_definition(n: int, m: int, dim: int, share: float, tau: float) -> None:
     source = torch.Generator().manual_seed(n)
     z = torch.randn(n, dim, generator=source, dtype=torch.float64) * 3
@@ -43,3 +43,11 @@ def test_whole_share_at_a_low_temperature_is_the_nearest_anchor() -> None:
 def test_a_zero_row_and_cancelling_anchors_stay_finite() -> None:
     anchors = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     assert torch.equal(attend(torch.zeros(1, 2), anchors, tau=0.1, share=0.6), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("tau", [0.005, MIN_TAU, 0.1])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_float32_holds_the_weights_of_the_nearest_and_of_the_farthest_anchors(tau: float, sign: float) -> None:
+    z = F.normalize(torch.randn(3, 4), dim=1)
+    drawn = attend(z, sign * z[:1].expand(2048, 4), tau=tau, share=1.0)
+    torch.testing.assert_close(drawn, sign * z[:1].expand(3, 4))

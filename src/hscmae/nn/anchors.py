@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 512  # so many rows' cosines with all anchors stay near the processor
+MIN_TAU = 0.05  # from here on neither exp(1/tau) nor exp(-1/tau) comes near what float32 can hold
 
 
 def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
@@ -35,5 +36,12 @@ def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
     """
     z = F.normalize(z, dim=1)
     keys = anchors.T / tau
-    drawn = torch.cat([torch.softmax(rows @ keys, dim=1) @ anchors for rows in torch.split(z, ROWS)])
+    drawn = torch.cat([_weights(rows @ keys, tau) @ anchors for rows in torch.split(z, ROWS)])
     return torch.lerp(z, F.normalize(drawn, dim=1), share)
+
+
+def _weights(logits: Tensor, tau: float) -> Tensor:
+    # A softmax less its passes that give the sum 1 (the drawn vector is normalised anyway) and find the maximum.
+    if tau < MIN_TAU:
+        logits -= logits.amax(1, keepdim=True)
+    return logits.exp_()
