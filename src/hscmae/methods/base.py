@@ -188,13 +188,20 @@ class Method(ABC):
         present = np.ones(len(rows), dtype=bool) if present is None else present
         if rows.ndim == 3:
             lengths = np.full(len(rows), rows.shape[1]) if lengths is None else np.asarray(lengths)
+        return self._embed_rows(modality, rows, present, lengths, check=True)
+
+    def _embed_rows(
+        self, modality: str, rows: FloatArray, present: BoolArray, lengths: IntArray | None, *, check: bool
+    ) -> Float32Array:
+        if lengths is not None:
             present = present & (lengths > 0)
         out = np.zeros((len(rows), self.config.dim), dtype=np.float32)
         bad: list[int] = []
         for start in range(0, len(rows), BLOCK):
             x, keep = rows[start : start + BLOCK], present[start : start + BLOCK]
             steps = None if lengths is None else lengths[start : start + BLOCK]
-            bad += (non_finite_rows(x, keep, steps) + start).tolist()
+            if check:
+                bad += (non_finite_rows(x, keep, steps) + start).tolist()
             if not bad:
                 out[start : start + BLOCK] = self._embed_block(modality, x, keep, steps)
         _refuse_non_finite(bad, modality)
@@ -226,15 +233,10 @@ class Method(ABC):
 
     def embed_checked(self, pairs: Pairs) -> dict[str, Float32Array]:
         """``embed_pairs`` without a check, of rows that are known to be finite where present."""
-        found = {}
-        for m, x in pairs.features.items():
-            lengths = pairs.lengths.get(m)
-            present = pairs.present[m] if lengths is None else pairs.present[m] & (lengths > 0)
-            blocks = [slice(start, start + BLOCK) for start in range(0, max(1, len(x)), BLOCK)]
-            found[m] = np.concatenate(
-                [self._embed_block(m, x[b], present[b], None if lengths is None else lengths[b]) for b in blocks]
-            )
-        return found
+        return {
+            m: self._embed_rows(m, x, pairs.present[m], pairs.lengths.get(m), check=False)
+            for m, x in pairs.features.items()
+        }
 
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
