@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import make_pairs
 from hscmae import ray_engine
@@ -19,6 +20,7 @@ from hscmae.data.store import MANIFEST, open_store, write_store
 from hscmae.embedding import embed_file
 from hscmae.errors import InputError
 from hscmae.methods import CCA, HSCMAE
+from hscmae.prefetch import in_parallel
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_values_that_are_not_finite_are_refused_or_left_out(data: Pairs, tmp_pat
         embed_file(model, tmp_path / "bad.npz", tmp_path / "z")
     assert not (tmp_path / "z").exists()
     assert embed_file(model, tmp_path / "bad.npz", tmp_path / "z", drop_bad_rows=True) == 498
+
+
+def test_the_number_of_threads_changes_no_byte_and_stays_as_it_was(
+    data: Pairs, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table.Table, "block_rows", lambda self, rows=0: 64)
+    model = HSCMAE(dim=6, network_width=256, training_steps=3).fit(data)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            embed_file(model, store, tmp_path / str(threads))
+            assert torch.get_num_threads() == threads
+            in_new_thread = list(in_parallel(lambda _: torch.get_num_threads(), iter([0]), 1, int))
+            assert in_new_thread == [threads]
+    finally:
+        torch.set_num_threads(before)
+    same_files(tmp_path / "1", tmp_path / "3")
 
 
 def test_ray_gives_the_same_bytes(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
@@ -17,9 +20,10 @@ from hscmae.data.store import StoreWriter
 from hscmae.data.table import Table, refuse
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
-from hscmae.prefetch import ahead
+from hscmae.prefetch import ahead, in_parallel
 
 Engine = Literal["plain", "ray"]
+MAX_THREADS = 16  # each holds a block; more would wait for the one that reads
 
 
 def embed_file(
@@ -77,12 +81,25 @@ def embed_file(
 def embed_rows(
     method: Method, table: Table, *, split: str, drop_bad_rows: bool, start: int = 0, stop: int | None = None
 ) -> Generator[tuple[int, Pairs], None, None]:
-    """Rows ``start`` to ``stop`` of a file with embeddings as features, block by block, each with the row after it."""
-    with closing(ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))) as blocks:
-        for done, block in blocks:
-            # Pooling marks rows without a valid step as lacking the modality, as embedding does.
-            columns = pool(block).without_features() if block.lengths else block
-            yield done, replace(columns, features=method.embed_checked(block))
+    """Rows ``start`` to ``stop`` of a file with embeddings as features, block by block, each with the row after it.
+
+    Blocks are embedded side by side, each on one of torch's threads: what is not matrix products then runs on all of
+    them as well, and no result depends on their number.
+    """
+
+    def embed(numbered: tuple[int, Pairs]) -> tuple[int, Pairs]:
+        done, block = numbered
+        # Pooling marks rows without a valid step as lacking the modality, as embedding does.
+        columns = pool(block).without_features() if block.lengths else block
+        return done, replace(columns, features=method.embed_checked(block))
+
+    threads, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)
+    blocks = ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))
+    try:
+        with closing(blocks), closing(in_parallel(embed, blocks, min(threads, MAX_THREADS), alone)) as embedded:
+            yield from embedded
+    finally:
+        torch.set_num_threads(threads)  # threads that begin later take over what was set last anywhere
 
 
 def open_for(method: Method, file: Path, holdout: str | None, *, verify: bool = True) -> Table:

@@ -36,7 +36,7 @@ def embed_on_ray(
     ray = require("ray", "ray")
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    threads = torch.get_num_threads()  # another number may round differently
+    threads = torch.get_num_threads()
     cores = int(ray.cluster_resources().get("CPU", 1))
     task = ray.remote(num_cpus=min(threads, cores), max_retries=RETRIES, retry_exceptions=[OSError])(_embed_part)
     model, step = ray.put(method), PART_BLOCKS * block_rows
