@@ -9,6 +9,8 @@ from hscmae.errors import InputError
 from hscmae.evaluation.selection import (
     alignment_gap,
     effective_rank,
+    feature_knn,
+    grounded_knn,
     held_out_correlation,
     linear_cka,
     mean_rank,
@@ -44,6 +46,20 @@ def naive_knn(a, v, k):
     return sum(len(neighbours(a, i) & neighbours(v, i)) for i in range(len(a))) / (len(a) * k)
 
 
+def naive_feature_knn(a, v, x, y, k):
+    def found(query, gallery, i):
+        others = [j for j in range(len(gallery)) if j != i]
+        return set(sorted(others, key=lambda j: -cosine(query[i], gallery[j]))[:k])
+
+    k = min(k, len(a) - 1)
+    shares = [
+        len(found(z, among, i) & found(own, own, i)) / k
+        for z, among, own in ((a, v, y), (v, a, x))
+        for i in range(len(a))
+    ]
+    return sum(shares) / len(shares)
+
+
 def naive_cka(a, v):
     n = len(a)
     centre = np.eye(n) - 1 / n
@@ -72,6 +88,24 @@ def test_equals_the_formulas(n, dtype):
     assert mean_rank(a, v) == pytest.approx((ranks - 1).mean() / (n - 1), rel=1e-12)
     correlations = [np.corrcoef(wide[0][:, j], wide[1][:, j])[0, 1] for j in range(6)]
     assert held_out_correlation(a, v) == pytest.approx(np.mean(correlations), rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [2, 3, 11, 40])
+def test_feature_knn_equals_its_formula(n):
+    a, v = pairs(n)
+    x, y = np.hstack([a, pairs(n, 3, seed=1)[0]]), v[:, :4]
+    for k in (1, 5, 100):
+        assert feature_knn(a, v, x, y, k) == pytest.approx(naive_feature_knn(a, v, x, y, k), rel=1e-12)
+    assert feature_knn(a, v, x, y) == feature_knn(a, v, x, y, max(1, n // 10))
+    assert grounded_knn(a, v, x, y) == pytest.approx(mutual_knn(a, v) * feature_knn(a, v, x, y) ** 0.5)
+
+
+def test_feature_knn_is_whole_where_the_features_are_the_embedding_and_falls_with_blur():
+    a, _ = pairs(300, 8)
+    assert feature_knn(a, a, a, a) == 1
+    few = a[:, :2]  # agrees with itself, but says little of the features
+    assert mutual_knn(few, few) == 1
+    assert feature_knn(few, few, a, a) < 0.5
 
 
 def test_perfect_pairs():
@@ -144,9 +178,12 @@ def test_nearest_in_blocks(monkeypatch):
     a, v = pairs(37)
     expected = mutual_knn(a, v, 4), paired_mrr(a, v), mean_rank(a, v)
     neighbours = np.sort(nearest(a, 4), axis=1)
+    across = nearest(a, 4, v)
+    assert not (across == np.arange(37)[:, None]).any()
     monkeypatch.setattr(selection, "BLOCK_SCORES", 100)
     assert (mutual_knn(a, v, 4), paired_mrr(a, v), mean_rank(a, v)) == expected
     np.testing.assert_array_equal(np.sort(nearest(a, 4), axis=1), neighbours)
+    np.testing.assert_array_equal(nearest(a, 4, v), across)
     assert not (neighbours == np.arange(37)[:, None]).any()
 
 

@@ -1,4 +1,4 @@
-"""Label-free tuning: every method the same number of trials, judged by mutual k-NN agreement on held-out pairs.
+"""Label-free tuning: every method the same number of trials, judged by ``selection.grounded_knn`` on held-out pairs.
 
 The held-out pairs are a seventh of the training rows; test rows and labels are taken away before a trial sees the data.
 Trial 0 is the settings as they are, so that tuning can only gain by the criterion. Settings are sought by the
@@ -29,7 +29,7 @@ from hscmae.files import write_atomic
 from hscmae.methods import get_method
 
 TRIALS = "trials.jsonl"
-CRITERION = "mutual k-NN agreement on held-out pairs"
+CRITERION = "mutual k-NN agreement times the root of feature k-NN, on held-out pairs"
 
 
 def tune(

@@ -33,6 +33,7 @@ from hscmae.data.store import open_store
 from hscmae.errors import HscmaeError, InputError
 from hscmae.evaluation.metrics import per_class_ap, per_query, precision_recall
 from hscmae.evaluation.protocol import evaluate
+from hscmae.evaluation.selection import grounded_knn
 from hscmae.evaluation.structure import structure
 from hscmae.evaluation.supervised import evaluate_supervised
 from hscmae.files import write_atomic
@@ -80,23 +81,24 @@ def run(job: Job, pairs: Pairs) -> dict[str, Any]:
 
 
 def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
-    """Agreement on held-out training pairs; test rows and labels are taken away before anything else."""
+    """The criterion on held-out training pairs; test rows and labels are taken away before anything else."""
     assert pairs.split is not None
     pairs = pairs.take(np.flatnonzero(pairs.split != b"test")).without_labels()
     if not np.any(pairs.split == b"val"):
-        _, held_out = validation_rows(pairs.ids, VALIDATION_SHARE, 0)
         split = np.full(len(pairs), b"train", dtype="S5")
-        split[held_out] = b"val"
+        split[validation_rows(pairs.ids, VALIDATION_SHARE, 0)[1]] = b"val"
         pairs = replace(pairs, split=split)
-    held_out_pairs = int(pairs.of_split("val").complete().sum())
-    if held_out_pairs < TUNABLE:
-        raise InputError(f"{held_out_pairs} held-out pairs are too few to tune by ({TUNABLE} needed)")
+    held_out = pairs.of_split("val")
+    held_out = held_out.take(np.flatnonzero(pool(held_out).silence_as_missing().complete()))
+    if len(held_out) < TUNABLE:
+        raise InputError(f"{len(held_out)} held-out pairs are too few to tune by ({TUNABLE} needed)")
     method = get_method(job.contender.method)
     settings = dict(job.contender.settings)
     if issubclass(method.Config, DeepConfig):
         settings = merge(settings, {"training": {"refit": False}})
     model, cost = _fit(replace(job.contender, settings=settings), pairs, job.seed)
-    return {"score": model.score(pairs.of_split("val")), **cost}
+    features = [model.scalers_[m].apply(x) for m, x in pool(held_out).features.items()]
+    return {"score": grounded_knn(*model.embed_pairs(held_out).values(), *features), **cost}
 
 
 def _test(job: Job, pairs: Pairs) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from hscmae.evaluation.ranking import Ranking, rank
 from hscmae.evaluation.selection import (
     alignment_gap,
     effective_rank,
+    feature_knn,
+    grounded_knn,
     held_out_correlation,
     linear_cka,
     mean_rank,
@@ -19,6 +21,8 @@ __all__ = [
     "chance_ap",
     "effective_rank",
     "evaluate_embeddings",
+    "feature_knn",
+    "grounded_knn",
     "held_out_correlation",
     "knn_purity",
     "linear_cka",

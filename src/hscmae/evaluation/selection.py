@@ -7,6 +7,8 @@ few dimensions, so fix the dimension or watch ``effective_rank`` and ``mean_rank
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -66,31 +68,74 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
     near_a, shuffled = nearest(a, max(ks)), nearest(v[order], max(ks))
     near_v = np.empty_like(shuffled)
     near_v[order] = order[shuffled]
-    first = np.arange(len(a))[:, None] * len(a)
-    _, *places = np.intersect1d(near_a + first, near_v + first, assume_unique=True, return_indices=True)
-    # A neighbour in common belongs to both lists of k from the worse of its two places on.
-    place = np.maximum(*(at % near_a.shape[1] for at in places))
+    place = _places_in_both(near_a, near_v)
     return float(np.mean([np.count_nonzero(place < k) / (len(a) * k) for k in ks]))
 
 
-def nearest(x: FloatArray, k: int) -> npt.NDArray[np.intp]:
-    """The k nearest other rows of each row by cosine, the nearest first, shape (n, min(k, n - 1)).
+def feature_knn(a: FloatArray, v: FloatArray, x: FloatArray, y: FloatArray, k: int | None = None) -> float:
+    """Mean share of the k items that a query finds in the other modality which its partner is near by its features.
+
+    ``mean_i |N_k(a_i; v) & N_k(y_i)| / k`` and the same from v to a, the two averaged; in [0, 1], higher is better. The
+    features are the same for every model, so that an embedding cannot gain by using few dimensions, as it can in
+    ``mutual_knn``. A query's own partner does not count.
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim).
+        x: standardised features of the first modality, shape (n, d_1).
+        y: those of the other, shape (n, d_2).
+        k: number of neighbours; a tenth of n where not given.
+
+    Raises:
+        InputError: see ``mutual_knn``.
+    """
+    a, v = _paired(a, v)
+    x, y = _paired(x, y, same_dim=False)
+    k = max(1, len(a) // 10) if k is None else k
+    both = [_places_in_both(nearest(z, k, among), nearest(own, k)) for z, among, own in ((a, v, y), (v, a, x))]
+    return float(np.mean([len(place) / (len(a) * min(k, len(a) - 1)) for place in both]))
+
+
+def grounded_knn(a: FloatArray, v: FloatArray, x: FloatArray, y: FloatArray) -> float:
+    """``mutual_knn`` times the root of ``feature_knn``: what settings are tuned by, in [0, 1], higher is better.
+
+    A search over many settings finds those that agree because they blur (few dimensions in use, much smoothing). The
+    second factor falls there (``docs/selection.md``). Arguments and errors as in ``feature_knn``.
+    """
+    return mutual_knn(a, v) * math.sqrt(feature_knn(a, v, x, y))
+
+
+def _places_in_both(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Of the neighbours that a row has in both lists, the worse of its two places, from 0; all rows in one array.
+
+    Such a neighbour belongs to both lists of k from that place on.
+    """
+    shift = np.arange(len(first))[:, None] * len(first)
+    _, *places = np.intersect1d(first + shift, second + shift, assume_unique=True, return_indices=True)
+    worse: npt.NDArray[np.intp] = np.maximum(*(at % first.shape[1] for at in places))
+    return worse
+
+
+def nearest(x: FloatArray, k: int, among: FloatArray | None = None) -> npt.NDArray[np.intp]:
+    """The k rows of ``among`` nearest to each row by cosine, the nearest first, shape (n, min(k, n - 1)).
 
     Args:
         x: embeddings, shape (n, dim).
         k: number of neighbours.
+        among: what is searched, shape (n, dim), paired by row; ``x`` itself where not given. A row's own is left out.
 
     Raises:
         InputError: fewer than two rows, k below 1, or values that are not finite.
     """
     x = unit_rows(x).astype(np.float32)
+    gallery = x if among is None else unit_rows(among).astype(np.float32)
     if len(x) < 2 or k < 1:
         raise InputError(f"nearest neighbours need two rows and k of at least 1, got {len(x)} and {k}")
     n, k = len(x), min(k, len(x) - 1)
     step = max(1, BLOCK_SCORES // n)
     blocks = []
     for start in range(0, n, step):
-        away = x[start : start + step] @ -x.T
+        away = x[start : start + step] @ -gallery.T
         away[np.arange(len(away)), np.arange(start, start + len(away))] = np.inf
         near = np.argpartition(away, k - 1, axis=1)[:, :k]
         by_distance = np.argsort(np.take_along_axis(away, near, axis=1), axis=1)
