@@ -205,6 +205,15 @@ def train(
         Path | None,
         typer.Option(metavar="F", help="Leave out these ids: a text file or a feature file.", show_default=False),
     ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="F",
+            help="Unlabelled pairs of other sources with the same features, for when training pairs are few; clips "
+            "that FILE has are left out of it.",
+            show_default=False,
+        ),
+    ] = None,
     split: Split = "train",
     holdout: Holdout = None,
     threads: Annotated[
@@ -217,6 +226,7 @@ def train(
     """Train a model on paired features, without their labels."""
     from dataclasses import replace
 
+    from hscmae.data.splits import exclude_ids as exclude
     from hscmae.methods import get_method
     from hscmae.progress import training_progress
     from hscmae.runs import settings_from, train_run
@@ -224,6 +234,10 @@ def train(
     settings = settings_from(config, set_ or [])
     model = get_method(method).from_settings({**settings, "seed": seed}, preset)
     pairs = _read(file, drop_bad_rows, holdout, exclude_ids)
+    others = None
+    if background is not None:
+        others = exclude(_read(background, drop_bad_rows, None, exclude_ids), pairs.ids)
+        typer.echo(f"background: {len(others)} pairs of {background}, without the clips of {file}", err=True)
     if split != "train":
         pairs = replace(pairs.of_split(split), split=None)
     with training_progress(enabled=not as_json) as progress:
@@ -235,7 +249,13 @@ def train(
             overwrite=overwrite,
             threads=threads,
             tensorboard=tensorboard,
-            data={"source": file.name, "holdout": holdout, "excluded": exclude_ids and exclude_ids.name},
+            data={
+                "source": file.name,
+                "holdout": holdout,
+                "excluded": exclude_ids and exclude_ids.name,
+                "background": background and background.name,
+            },
+            background=others,
             progress=progress,
         )
     if as_json:

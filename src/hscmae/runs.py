@@ -64,6 +64,7 @@ def train_run(
     pairs: Pairs,
     run: Path,
     *,
+    background: Pairs | None = None,
     resume: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
@@ -77,6 +78,7 @@ def train_run(
         method: not yet fitted.
         pairs: the data.
         run: holds the artefact, ``metrics.jsonl`` and the checkpoint.
+        background: see ``Method.fit``.
         resume: go on from the checkpoint in ``run``; a finished run is left as it is.
         overwrite: replace a run that is there.
         threads: CPU threads of each process; a run resumed by as many processes takes those it began with.
@@ -98,7 +100,7 @@ def train_run(
         torch.set_num_threads(threads)
     show = _with_tensorboard(run, progress) if tensorboard and writes else progress
     try:
-        method.fit(pairs, run=run, resume=resume, progress=show)
+        method.fit(pairs, background=background, run=run, resume=resume, progress=show)
     except BaseException:
         if writes and new and not (run / CHECKPOINT).exists() and not (run / METRICS).exists():
             shutil.rmtree(run, ignore_errors=True)

@@ -100,6 +100,24 @@ def stream_covariances(blocks: Iterable[tuple[Mapping[str, Tensor], Mapping[str,
     )
 
 
+def blended(moments: Covariances, background: Covariances | None, share: float) -> Covariances:
+    r"""Covariances drawn towards those of background pairs, :math:`(1 - p)\,C + p\,C_{\text{background}}`.
+
+    The estimate under a conjugate prior, in which the background stands for :math:`p\,n / (1 - p)` rows; the means
+    stay those of the training rows.
+
+    Args:
+        moments: of the training rows.
+        background: of the background pairs, in the same units; ``None`` for none.
+        share: p, in [0, 1].
+    """
+    if background is None:
+        return moments
+    within = {m: torch.lerp(cov, background.within[m].to(cov), share) for m, cov in moments.within.items()}
+    cross = torch.lerp(moments.cross, background.cross.to(moments.cross), share)
+    return Covariances(moments.mean, within, cross)
+
+
 class _Comoment:
     """Sum of products of centred rows, merged block by block as Chan, Golub and LeVeque (1979) merge variances."""
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, covariances, solve_whitened, whitening
+from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, blended, covariances, solve_whitened, whitening
 
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
@@ -89,6 +89,8 @@ def smoothed_cca(
     present: Mapping[str, Tensor] | None = None,
     scale: bool = True,
     moments: Covariances | None = None,
+    background: Covariances | None = None,
+    share: float = 0.0,
 ) -> CanonicalMaps:
     r"""Ridge CCA whose cross-covariance is :math:`X_1^\top W^h X_2`, ``W`` mined from its own solution.
 
@@ -106,10 +108,13 @@ def smoothed_cca(
         present: modality -> rows that have it, shape (n,).
         scale: see ``ridge_cca``.
         moments: covariances of all rows where ``x`` is a sample of them; those of ``x`` where not given.
+        background: covariances of background pairs, towards which all others are drawn; see ``blended``.
+        share: of the background.
     """
     moments = moments or covariances(x, present)
-    factors = whitening(moments.within, ridge)
-    maps = solve_whitened(moments, factors, dim, scale=scale)
+    drawn = blended(moments, background, share)
+    factors = whitening(drawn.within, ridge)
+    maps = solve_whitened(drawn, factors, dim, scale=scale)
     first, second = x
     # W is symmetric, so either side may be smoothed: that with fewer columns.
     narrow = min(x, key=lambda m: x[m].shape[1])
@@ -130,5 +135,6 @@ def smoothed_cca(
             here = slice(start, start + BLOCK)
             cross.addmm_(smoothed[here].T, centred(wide, here))
         cross = (cross if narrow == first else cross.T) / len(smoothed)
-        maps = solve_whitened(replace(moments, cross=cross), factors, dim, scale=scale)
+        drawn = blended(replace(moments, cross=cross), background, share)
+        maps = solve_whitened(drawn, factors, dim, scale=scale)
     return maps

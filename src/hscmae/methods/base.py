@@ -25,11 +25,13 @@ from torch import Tensor
 from hscmae.config import MethodConfig, build, dotted_names, flatten, merge, nest
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import How, pool, pool_steps
-from hscmae.data.scaling import Moments, Standardizer
+from hscmae.data.scaling import Moments, Standardizer, standardizer_of
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.selection import mutual_knn
+from hscmae.linear.cca import Covariances
 from hscmae.linear.smoothing import fuse
+from hscmae.methods.moments import background_share, raw_covariances, standardised
 from hscmae.nn.anchors import attend
 from hscmae.streams import generator
 from hscmae.training.features import row_blocks
@@ -54,12 +56,14 @@ class Method(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    takes_background: ClassVar[bool] = False
 
     config: MethodConfig
     dims_: dict[str, int]
     scalers_: dict[str, Standardizer]
     anchors_: Tensor | None
     summary_: dict[str, Any]
+    _raw_background: Covariances | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -120,6 +124,7 @@ class Method(ABC):
         data: Pairs | Mapping[str, npt.ArrayLike],
         y: object = None,
         *,
+        background: Pairs | Mapping[str, npt.ArrayLike] | None = None,
         run: Path | None = None,
         resume: bool = False,
         progress: Progress | None = None,
@@ -131,12 +136,16 @@ class Method(ABC):
                 sequences, which are pooled as the setting ``pooling`` says. Where the data has a split, its training
                 rows are used, and its validation rows, if any, for choices.
             y: ignored; scikit-learn passes it.
+            background: unlabelled pairs of other sources with the same features, of which every row is used: towards
+                their covariances those of the training rows are drawn, the more the fewer training rows there are.
+                Leave the test clips out of it. Taken by ridge CCA, smoothed CCA, and HSC-MAE for its warm start.
             run: folder for ``metrics.jsonl`` and checkpoints of methods that train step by step.
             resume: go on from the checkpoint in ``run``.
             progress: called with each logged record.
 
         Raises:
-            InputError: not two modalities, values that are not finite, or too few complete pairs.
+            InputError: not two modalities, values that are not finite, too few complete pairs, or a background that
+                the method does not take or that has other features.
         """
         pairs = Pairs.of(data).without_labels()
         if len(pairs.modalities) != 2:
@@ -153,7 +162,9 @@ class Method(ABC):
             raise InputError(f"{pairs.source}: {complete} complete training pairs are too few to learn from (8 needed)")
         self.dims_ = pairs.dims
         self.summary_ = {"rows": len(rows), "complete_pairs": complete}
+        self._raw_background = None if background is None else self._background_covariances(Pairs.of(background))
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
+        self._raw_background = None
         self.anchors_ = self._fit_anchors(pairs, rows)
         return self
 
@@ -324,7 +335,33 @@ class Method(ABC):
         for x, present in row_blocks(pairs, rows, self._how):
             for m, values in x.items():
                 moments[m].add(values[present[m]])
-        return {m: gathered.standardizer() for m, gathered in moments.items()}
+        if self._raw_background is None:
+            return {m: gathered.standardizer() for m, gathered in moments.items()}
+        share, scalers = background_share(len(rows)), {}
+        for m, gathered in moments.items():
+            theirs = self._raw_background.within[m].diagonal().numpy()
+            variance = (1 - share) * gathered.squares / max(1, gathered.count) + share * theirs
+            scalers[m] = standardizer_of(gathered.mean, variance)
+        return scalers
+
+    def _background(self) -> Covariances | None:
+        """Covariances of the background pairs in the units of the fit, if any were given."""
+        return None if self._raw_background is None else standardised(self._raw_background, self.scalers_)
+
+    def _background_covariances(self, background: Pairs) -> Covariances:
+        if not self.takes_background:
+            raise InputError(f"{self.name} takes no background pairs")
+        if background.dims != self.dims_:
+            raise InputError(f"{background.source}: background of {background.dims}, training pairs of {self.dims_}")
+        rows = np.arange(len(background))
+        for m, x in background.features.items():
+            _require_finite(x, background.present[m], f"{background.source}: {m}", rows, background.lengths.get(m))
+        background = pool(background, self._how).silence_as_missing()
+        complete = int(background.complete().sum())
+        if not complete:
+            raise InputError(f"{background.source}: the background has no complete pairs")
+        self.summary_["background_pairs"] = complete
+        return raw_covariances(background, rows, self._how)
 
     @torch.no_grad()
     def _fit_anchors(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> Tensor | None:

@@ -176,6 +176,8 @@ class DeepMethod(Method):
             if m in pairs.lengths:
                 data.update(pairs.lengths[m].tobytes())
         data.update(np.ascontiguousarray(rows).tobytes())
+        if self._raw_background is not None:
+            data.update(self._raw_background.cross.numpy().tobytes())
         return {"method": self.name, "settings": flatten(self.config), "data": data.hexdigest()}
 
     def _require_same_run(self, before: dict[str, Any], now: dict[str, Any], run: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hscmae.config import PRESETS, HSCMAEConfig
-from hscmae.linear.cca import CanonicalMaps, Covariances, covariances, ridge_cca
+from hscmae.linear.cca import CanonicalMaps, Covariances, blended, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, fuse, smoothed_cca
 from hscmae.losses.affinity import mine_neighbours
 from hscmae.losses.contrastive import affinity_infonce
@@ -26,6 +26,7 @@ from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
 from hscmae.methods.closed_form import choose_ridge
 from hscmae.methods.deep import DeepMethod
+from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
 from hscmae.nn.masking import mask_values
 from hscmae.nn.memory import Memory
@@ -257,6 +258,7 @@ class HSCMAE(DeepMethod):
     presets = PRESETS
     config: HSCMAEConfig
     several_processes = True
+    takes_background = True
 
     def _network(self) -> Network:
         n, warm = self.config.network, self.config.warm_start.kind != "none"
@@ -293,9 +295,9 @@ class HSCMAE(DeepMethod):
         return HSCMAEObjective(self.config, network, len(features)).to(features.device)
 
     def _closed_form(self, rows: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
-        w = self.config.warm_start
+        w, background, share = self.config.warm_start, self._background(), background_share(len(rows.rows))
         if w.kind == "ridge":
-            return ridge_cca(moments, self.config.dim, ridge)
+            return ridge_cca(blended(moments, background, share), self.config.dim, ridge)
         return smoothed_cca(
             rows.x,
             self.config.dim,
@@ -306,6 +308,8 @@ class HSCMAE(DeepMethod):
             rounds=w.rounds,
             present=rows.present,
             moments=moments,
+            background=background,
+            share=share,
         )
 
     def _trained(self, objective: Objective) -> Network:

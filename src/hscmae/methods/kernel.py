@@ -38,6 +38,7 @@ class KernelCCA(RidgeCCA):
     """
 
     name = "kernel-cca"
+    takes_background = False
     Config = KernelCCAConfig
     config: KernelCCAConfig
     ridges = (*RIDGES, 100.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,14 +14,15 @@ from pydantic import Field
 from torch import Tensor
 
 from hscmae.config import LinearConfig, Positive
-from hscmae.data.pairs import BoolArray, FloatArray, Pairs
-from hscmae.data.scaling import Standardizer, standardizer_of
-from hscmae.linear.cca import CanonicalMaps, Covariances, ridge_cca, stream_covariances
+from hscmae.data.pairs import Pairs
+from hscmae.data.scaling import standardizer_of
+from hscmae.linear.cca import CanonicalMaps, Covariances, blended, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
 from hscmae.methods.base import Method
 from hscmae.methods.closed_form import RIDGES, choose_ridge
+from hscmae.methods.moments import background_share, raw_covariances, standardised
 from hscmae.streams import generator
-from hscmae.training.features import Batch, Features, row_blocks
+from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Progress
 
 
@@ -38,13 +38,14 @@ class LinearMethod(Method):
     def _fit(
         self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
     ) -> None:
-        moments = stream_covariances(_tensors(row_blocks(pairs, rows, self._how)))
+        moments = raw_covariances(pairs, rows, self._how)
+        drawn = blended(moments, self._raw_background, background_share(len(rows)))
         self.scalers_ = {
-            m: standardizer_of(mean.numpy(), moments.within[m].diagonal().numpy()) for m, mean in moments.mean.items()
+            m: standardizer_of(mean.numpy(), drawn.within[m].diagonal().numpy()) for m, mean in moments.mean.items()
         }
         features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
         training = features.sample(MAX_ROWS, generator(self.config.seed, "closed form"))
-        maps = self._solve(training, _standardised(moments, self.scalers_))
+        maps = self._solve(training, standardised(moments, self.scalers_))
         mean, weight = ({m: v.float() for m, v in part.items()} for part in (maps.mean, maps.weight))
         self.maps_ = CanonicalMaps(mean, weight, maps.correlation.float())
 
@@ -170,12 +171,17 @@ class RidgeCCA(CCA):
     name = "ridge-cca"
     Config = RidgeCCAConfig
     config: RidgeCCAConfig
+    takes_background = True
     ridges: ClassVar[tuple[float, ...]] = RIDGES
 
     def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
         ridge = self.config.ridge or choose_ridge(training, self._closed_form, self.config.seed, self.ridges)
         self.summary_["ridge"] = ridge
         return self._closed_form(training, ridge, moments)
+
+    def _closed_form(self, training: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
+        share = background_share(len(training.rows))
+        return super()._closed_form(training, ridge, blended(moments, self._background(), share))
 
 
 class SmoothedCCAConfig(RidgeCCAConfig):
@@ -207,23 +213,6 @@ class SmoothedCCA(RidgeCCA):
             present=training.present,
             scale=c.scale,
             moments=moments,
+            background=self._background(),
+            share=background_share(len(training.rows)),
         )
-
-
-def _tensors(
-    blocks: Iterable[tuple[dict[str, FloatArray], dict[str, BoolArray]]],
-) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    for x, present in blocks:
-        doubles = {m: torch.from_numpy(rows.astype(np.float64)) for m, rows in x.items()}
-        yield doubles, {m: torch.from_numpy(rows) for m, rows in present.items()}
-
-
-def _standardised(moments: Covariances, scalers: Mapping[str, Standardizer]) -> Covariances:
-    """The covariances of the standardised features, from those of the features."""
-    scale = {m: torch.from_numpy(s.scale.astype(np.float64)) for m, s in scalers.items()}
-    first, second = scale.values()
-    return Covariances(
-        mean={m: (mean - torch.from_numpy(scalers[m].mean)) / scale[m] for m, mean in moments.mean.items()},
-        within={m: cov / torch.outer(scale[m], scale[m]) for m, cov in moments.within.items()},
-        cross=moments.cross / torch.outer(first, second),
-    )
