@@ -59,6 +59,8 @@ def curve_lines(points: Sequence[Point], curve: str) -> tuple[dict[str, Any], di
         for p in points:
             if (p["curve"], p["method"]) == (curve, name):
                 found.setdefault(p["x"], []).append(p["avg/mAP"])
+        if len(found) < 2:  # measured on undamaged pairs alone
+            continue
         places = sorted(found)
         mean = np.array([np.mean(found[x]) for x in places])
         spread = np.array([np.std(found[x]) for x in places])
