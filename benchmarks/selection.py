@@ -206,7 +206,8 @@ class Job:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        return self.task, self.kind, self.method, json.dumps({"preset": self.preset, **self.settings}, sort_keys=True)
+        settings = self.settings if self.preset == "default" else {"preset": self.preset, **self.settings}
+        return self.task, self.kind, self.method, json.dumps(settings, sort_keys=True)
 
 
 def jobs(name: str) -> Iterator[Job]:
