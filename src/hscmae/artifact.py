@@ -114,7 +114,8 @@ def load_artifact(folder: str | Path) -> Method:
         raise InputError(f"{path}: checksum wrong: damaged, or not the weights that {CONFIG} describes")
     method = get_method(str(config.get("method"))).from_settings(config["settings"])
     try:
-        tensors: dict[str, Tensor] = load(content)
+        # Copied to where torch would have put them: at other addresses a product may round otherwise.
+        tensors: dict[str, Tensor] = {name: value.clone() for name, value in load(content).items()}
         method.dims_ = {m: int(entry["dim"]) for m, entry in config["modalities"].items()}
         method.scalers_ = {
             m: Standardizer(tensors[f"scaler/mean/{m}"].numpy(), tensors[f"scaler/scale/{m}"].numpy())

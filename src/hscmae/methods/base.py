@@ -165,6 +165,8 @@ class Method(ABC):
         self._raw_background = None if background is None else self._background_covariances(Pairs.of(background))
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
         self._raw_background = None
+        # As a file gives it back, row by row from an aligned address: other strides may round otherwise.
+        self._restore({name: _as_loaded(value) for name, value in self._tensors().items()})
         self.anchors_ = self._fit_anchors(pairs, rows)
         return self
 
@@ -393,6 +395,10 @@ class Method(ABC):
     @abstractmethod
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``_tensors`` gave."""
+
+
+def _as_loaded(value: Tensor) -> Tensor:
+    return value.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _require_finite(
