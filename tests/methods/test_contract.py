@@ -152,10 +152,17 @@ def test_a_constant_column_is_harmless(name: str, pairs: Pairs) -> None:
     assert np.isfinite(z).all()
 
 
-def test_other_names_of_modalities(name: str, pairs: Pairs) -> None:
-    renamed = {"text": pairs.features["visual"], "motion": pairs.features["audio"]}
+@pytest.mark.parametrize("names", [("text", "motion"), ("a.b", "type"), ("keys", ""), ("%2e", "."), ("a", "a.b")])
+def test_other_names_of_modalities(name: str, names: tuple[str, str], pairs: Pairs, tmp_path: Path) -> None:
+    first, second = names
+    renamed = {first: pairs.features["visual"], second: pairs.features["audio"]}
     model = quick(name).fit(renamed)
-    assert set(hscmae.evaluate(model, renamed, bootstrap=0)) >= {"text2motion/R@1", "motion2text/R@1", "avg/R@1"}
+    found = hscmae.evaluate(model, renamed, bootstrap=0)
+    assert set(found) >= {f"{first}2{second}/R@1", f"{second}2{first}/R@1", "avg/R@1"}
+    model.save(tmp_path / "model")
+    again = hscmae.load(tmp_path / "model")
+    for m, z in model.embed_pairs(renamed).items():
+        np.testing.assert_array_equal(again.embed(m, renamed[m]), z)
 
 
 def test_plain_arrays_in_half_and_double_precision(name: str, pairs: Pairs) -> None:

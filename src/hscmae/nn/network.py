@@ -75,8 +75,34 @@ class Tower(nn.Module):
         return self.project(x, self.encoder(x, noise, purpose))
 
 
-class Network(nn.ModuleDict):
-    """The towers of all modalities, by modality name; see ``build_network``."""
+class ByModality(nn.Module):
+    """Modules by modality name, which may be any string: torch takes neither dots nor its own attributes' names.
+
+    Args:
+        modules: modality -> its module.
+
+    >>> layers = ByModality({"a.b": nn.Linear(2, 1), "type": nn.Linear(3, 1), "audio": nn.Linear(4, 1)})
+    >>> layers["type"].in_features, layers.modalities
+    (3, ('a.b', 'type', 'audio'))
+    >>> [name for name, _ in layers.named_children()]
+    ['a%2eb', '%type', 'audio']
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.modalities = tuple(modules)
+        self._names: dict[str, str] = {}
+        for modality, module in modules.items():
+            escaped = modality.replace("%", "%25").replace(".", "%2e")
+            self._names[modality] = f"%{escaped}" if not escaped or hasattr(self, escaped) else escaped
+            self.add_module(self._names[modality], module)
+
+    def __getitem__(self, modality: str) -> nn.Module:
+        return self.get_submodule(self._names[modality])
+
+
+class Network(ByModality):
+    """The towers of all modalities; see ``build_network``."""
 
     def tower(self, modality: str) -> Tower:
         """One modality's weights."""
@@ -101,7 +127,7 @@ class Network(nn.ModuleDict):
         >>> network.tower("audio")(torch.tensor([[3.0, 5.0]]))
         tensor([[2., 4.]], grad_fn=<AddBackward0>)
         """
-        for name in self:
+        for name in self.modalities:
             tower = self.tower(name)
             assert tower.canonical is not None
             tower.canonical.weight.copy_(maps.weight[name].T)
@@ -120,8 +146,8 @@ def build_network(dims: Mapping[str, int], embedding: int, seed: int, **tower: f
 
     >>> shape = {"width": 8, "depth": 1, "decoder_depth": 0, "dropout": 0.0, "scale": 1.0, "canonical": False}
     >>> first, again = (build_network({"audio": 12, "visual": 20}, 4, seed=0, **shape) for _ in range(2))
-    >>> list(first), first.tower("visual")(torch.ones(3, 20)).shape
-    (['audio', 'visual'], torch.Size([3, 4]))
+    >>> first.modalities, first.tower("visual")(torch.ones(3, 20)).shape
+    (('audio', 'visual'), torch.Size([3, 4]))
     >>> first.tower("audio").projection.weight.equal(again.tower("audio").projection.weight)
     True
     """
