@@ -210,7 +210,7 @@ def _scores(fit: Mapping[str, Tensor], cells: Mapping[str, Tensor]) -> Iterator[
     maps = ridge_cca(covariances(fit), DIM, RIDGE)
     a, v = (F.normalize(maps(m, z), dim=2) for m, z in cells.items())
     yield (a @ v.mT).numpy()
-    maps = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU, hops=1, rounds=2)
+    maps = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU)
     # Canonical variates of unit variance and correlation c: log p(a, v) / p(a) p(v) is, up to a constant,
     # sum (c a v - c^2 (a^2 + v^2) / 2) / (1 - c^2).
     a, v = (maps(m, z) / maps(m, fit[m]).std(0).clamp(min=torch.finfo(z.dtype).tiny) for m, z in cells.items())

@@ -99,8 +99,6 @@ class WarmStart(Section):
     ridge: float = Field(0.0, ge=0, description="ridge relative to the mean eigenvalue; 0: chosen on held-out pairs")
     k: Positive = Field(50, description="neighbours a row, for smoothed")
     tau: float = Field(0.1, gt=0, description="temperature of the affinities, for smoothed")
-    hops: Positive = Field(1, description="affinity steps, for smoothed")
-    rounds: Positive = Field(2, description="times the affinities are mined, for smoothed")
 
 
 class Head(Section):

@@ -18,6 +18,7 @@ from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, blended, covari
 
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
+ROUNDS = 2  # affinities from the embedding of ridge CCA, then from that of the first solution
 
 
 def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -101,8 +102,8 @@ def smoothed_cca(
     ridge: float,
     k: int,
     tau: float,
-    hops: int,
-    rounds: int,
+    hops: int = 1,
+    rounds: int = ROUNDS,
     present: Mapping[str, Tensor] | None = None,
     scale: bool = True,
     moments: Covariances | None = None,
@@ -121,7 +122,7 @@ def smoothed_cca(
         k: neighbours a row.
         tau: temperature of the affinities.
         hops: h, how many steps the affinities are followed, as that many sparse products.
-        rounds: how often to mine and solve; two are enough.
+        rounds: how often to mine and solve.
         present: modality -> rows that have it, shape (n,).
         scale: see ``ridge_cca``.
         moments: covariances of all rows where ``x`` is a sample of them; those of ``x`` where not given.
@@ -130,7 +131,7 @@ def smoothed_cca(
 
     >>> cause = torch.randn(300, 2)
     >>> x = {m: cause @ torch.randn(2, d) + torch.randn(300, d) for m, d in (("audio", 5), ("visual", 8))}
-    >>> maps = smoothed_cca(x, dim=2, ridge=1.0, k=10, tau=0.1, hops=1, rounds=2)
+    >>> maps = smoothed_cca(x, dim=2, ridge=1.0, k=10, tau=0.1)
     >>> maps("audio", x["audio"]).shape
     torch.Size([300, 2])
     """

@@ -304,8 +304,6 @@ class HSCMAE(DeepMethod):
             ridge=ridge,
             k=w.k,
             tau=w.tau,
-            hops=w.hops,
-            rounds=w.rounds,
             present=rows.present,
             moments=moments,
             background=background,
