@@ -278,11 +278,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Cross-modal retrieval metrics with 95% intervals."""
-    from hscmae.artifact import load_artifact
     from hscmae.console import print_metrics
     from hscmae.evaluation.protocol import evaluate as evaluate_method
+    from hscmae.methods import load
 
-    model = load_artifact(run)
+    model = load(run)
     pairs = _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
     metrics = evaluate_method(model, pairs, split=split, bootstrap=bootstrap, seed=seed)
     if as_json:
@@ -306,11 +306,14 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Embed a file of any size, block by block, into a store in the same order."""
-    from hscmae.artifact import load_artifact
-    from hscmae.embedding import embed_file
-    from hscmae.progress import rows_progress
+    from functools import partial
 
-    model = load_artifact(run)
+    from hscmae.embedding import embed_file
+    from hscmae.methods import load
+    from hscmae.progress import rows_progress
+    from hscmae.ray_engine import embed_on_ray
+
+    model = load(run)
     with rows_progress("embed", enabled=not as_json) as progress:
         rows = embed_file(
             model,
@@ -320,7 +323,7 @@ def embed(
             holdout=holdout or _recorded_holdout(run),
             overwrite=overwrite,
             drop_bad_rows=drop_bad_rows,
-            engine=engine,
+            blocks=partial(embed_on_ray, holdout=holdout) if engine == "ray" else None,
             progress=progress,
         )
     if as_json:
@@ -341,10 +344,11 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Pairs whose modalities disagree, most suspicious first, with the estimated share of wrong pairs."""
-    from hscmae.artifact import load_artifact, read_config
+    from hscmae.artifact import read_config
     from hscmae.audit import audit as audit_pairs
+    from hscmae.methods import load
 
-    model = load_artifact(run)
+    model = load(run)
     pairs = _read(file, drop_bad_rows, holdout or _recorded_holdout(run), None)
     pairs = pairs if pairs.split is None and split == "train" else pairs.of_split(split)
     seen = split != "test" and read_config(run)["data"].get("source") == file.name
