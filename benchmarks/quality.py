@@ -32,10 +32,10 @@ from hscmae.benchmark.jobs import OURS, Contender, contenders
 from hscmae.benchmark.protocol import benchmark
 from hscmae.benchmark.runner import Record, Running
 from hscmae.benchmark.table import METRICS, by_split, paired, rows
+from hscmae.cli.progress import jobs_progress
 from hscmae.config import HSCMAEConfig
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import holdout
-from hscmae.progress import jobs_progress
 from pages import ROOT, fill, table
 
 DOCUMENT = ROOT / "docs" / "benchmark.md"
