@@ -21,7 +21,7 @@ from hscmae.data.table import Table, refuse
 from hscmae.errors import InputError
 from hscmae.files import require_apart
 from hscmae.methods.base import Method
-from hscmae.prefetch import ahead, in_parallel
+from hscmae.prefetch import in_parallel, prefetch
 
 MAX_THREADS = 16  # each holds a block; more would wait for the one that reads
 
@@ -97,7 +97,7 @@ def embed_rows(
         return done, replace(columns, features=method.embed_checked(block))
 
     threads, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)
-    blocks = ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))
+    blocks = prefetch(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))
     try:
         with closing(blocks), closing(in_parallel(embed, blocks, min(threads, MAX_THREADS), alone)) as embedded:
             yield from embedded

@@ -11,9 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hscmae.data import vetting
 from hscmae.data.pairs import Pairs
-from hscmae.data.readers import ave, hdf5, read, read_blocks
+from hscmae.data.readers import ave, hdf5, read, read_blocks, vetting
 from hscmae.data.store import write_store
 from hscmae.errors import InputError
 
