@@ -117,7 +117,8 @@ def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if hashlib.sha256(content).hexdigest() != config["sha256"]:
         raise InputError(f"{path}: checksum wrong: damaged, or not the weights that {CONFIG} describes")
     try:
-        return config, load(content)
+        # Copied to where torch would have put them: at other addresses a product may round otherwise.
+        return config, {name: value.clone() for name, value in load(content).items()}
     except SafetensorError as error:
         raise InputError(f"{path}: not weights ({error})") from None
 

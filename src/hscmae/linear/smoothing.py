@@ -24,10 +24,15 @@ def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -
     """Fused embedding ``norm(sum_m norm(z_m))`` over the modalities that a row has; shape (n, dim).
 
     A row that has none of the modalities becomes the zero vector: it is nobody's neighbour.
+
+    >>> z = {"audio": torch.tensor([[3.0, 0.0], [0.0, 2.0]]), "visual": torch.tensor([[5.0, 0.0], [7.0, 0.0]])}
+    >>> fuse(z, {"audio": torch.tensor([True, True]), "visual": torch.tensor([True, False])})
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     parts = []
     for name, rows in z.items():
-        unit = F.normalize(rows, dim=1)
+        unit = F.normalize(rows, dim=1)  # (n, dim)
         parts.append(unit if present is None else torch.where(present[name][:, None], unit, 0.0))
     return F.normalize(torch.stack(parts).sum(0), dim=1)
 
@@ -42,13 +47,18 @@ def top_neighbours(t: Tensor, k: int, *, block: int = 512) -> tuple[Tensor, Tens
     Returns:
         Cosines and row numbers, both of shape (n, min(k, n - 1)), each row descending. A zero row is nobody's
         neighbour and has none: where too few rows are left, the cosine is minus infinity.
+
+    >>> t = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), dim=1)
+    >>> cosine, index = top_neighbours(t, k=1)
+    >>> index.flatten()
+    tensor([1, 0, 1])
     """
     n = len(t)
     k = min(k, n - 1)
     alive = t.any(1)
     values, indices = [], []
     for start in range(0, n, block):
-        cosine = t[start : start + block] @ t.T
+        cosine = t[start : start + block] @ t.T  # (b, n)
         rows = torch.arange(len(cosine), device=t.device)
         cosine[rows, rows + start] = -torch.inf
         cosine[~alive[start : start + block]] = -torch.inf
@@ -63,9 +73,16 @@ def smoothing_operator(t: Tensor, k: int, tau: float) -> Tensor:
     r"""Symmetric normalised affinity :math:`D^{-1/2} S D^{-1/2}` over all rows, sparse, shape (n, n).
 
     ``S`` is the symmetrised softmax at temperature ``tau`` over each row's top ``k`` cosines, itself excluded.
+
+    >>> t = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+    >>> smoothing_operator(t, k=1, tau=0.1).to_dense()
+    tensor([[0., 1., 0., 0.],
+            [1., 0., 0., 0.],
+            [0., 0., 0., 1.],
+            [0., 0., 1., 0.]], dtype=torch.float64)
     """
     n = len(t)
-    cosine, index = top_neighbours(t, k)
+    cosine, index = top_neighbours(t, k)  # (n, k)
     weight = torch.where(cosine.isfinite(), torch.softmax(cosine / tau, dim=1), 0.0)
     rows = torch.arange(n, device=t.device).repeat_interleave(index.shape[1])
     cols, half = index.flatten(), weight.flatten().double() / 2
@@ -110,6 +127,12 @@ def smoothed_cca(
         moments: covariances of all rows where ``x`` is a sample of them; those of ``x`` where not given.
         background: covariances of background pairs, towards which all others are drawn; see ``blended``.
         share: of the background.
+
+    >>> cause = torch.randn(300, 2)
+    >>> x = {m: cause @ torch.randn(2, d) + torch.randn(300, d) for m, d in (("audio", 5), ("visual", 8))}
+    >>> maps = smoothed_cca(x, dim=2, ridge=1.0, k=10, tau=0.1, hops=1, rounds=2)
+    >>> maps("audio", x["audio"]).shape
+    torch.Size([300, 2])
     """
     moments = moments or covariances(x, present)
     drawn = blended(moments, background, share)
@@ -127,7 +150,7 @@ def smoothed_cca(
     for _ in range(rounds):
         fused = fuse({m: maps(m, rows) for m, rows in x.items()}, present)
         operator = smoothing_operator(fused, k, tau)
-        smoothed = centred(narrow, slice(None))
+        smoothed = centred(narrow, slice(None))  # (n, d of the narrow)
         for _ in range(hops):
             smoothed = torch.sparse.mm(operator, smoothed)
         cross = smoothed.new_zeros(smoothed.shape[1], x[wide].shape[1])

@@ -128,6 +128,8 @@ class Method(Estimator, ABC):
         self._raw_background = None if background is None else self._background_covariances(Pairs.of(background))
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
         self._raw_background = None
+        # As a file gives it back, row by row from an aligned address: other strides may round otherwise.
+        self._restore({name: _as_loaded(value) for name, value in self._tensors().items()})
         self.anchors_ = self._fit_anchors(pairs, rows)
 
     def embed(
@@ -396,6 +398,10 @@ def load_seen(folder: Path) -> Fingerprint | None:
         return Fingerprint(seen["content"].numpy(), seen["ids"].numpy() if "ids" in seen else None)
     except KeyError as error:
         raise InputError(f"{folder}: the keys of its training rows are damaged (no {error})") from None
+
+
+def _as_loaded(value: Tensor) -> Tensor:
+    return value.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _require_finite(

@@ -49,7 +49,7 @@ class HSCMAEObjective(Objective):
         super().__init__()
         loss = config.loss
         self.config = config
-        self.modalities = tuple(network)
+        self.modalities = network.modalities
         self.student = network
         self.teacher = make_teacher(network)
         self.weights = LossWeights(

@@ -21,6 +21,12 @@ def mask_values(x: Tensor, ratio: float, noise: Noise, modality: str) -> tuple[T
 
     Returns:
         Features with hidden values zeroed, and the pattern of visible values (1 visible, 0 hidden), both (n, d).
+
+    >>> import torch
+    >>> x = torch.randn(100, 50)
+    >>> shown, visible = mask_values(x, 0.75, Noise(seed=0, step=0), "audio")
+    >>> torch.equal(shown, x * visible), abs(visible.mean().item() - 0.25) < 0.02
+    (True, True)
     """
-    visible = noise.keep(f"mask/{modality}", x, 1 - ratio)
+    visible = noise.keep(f"mask/{modality}", x, 1 - ratio)  # (n, d)
     return x * visible, visible
