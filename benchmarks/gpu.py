@@ -24,7 +24,8 @@ from torch import Tensor
 import ranking
 import run
 from figures import figure
-from hscmae.evaluation.ranking import Ranking, rank
+from hscmae.evaluation.ranking import rank
+from hscmae.evaluation.ranking_job import Ranking
 from hscmae.methods import HSCMAE
 from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.streams import Noise

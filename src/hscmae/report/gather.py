@@ -21,8 +21,8 @@ import numpy.typing as npt
 from hscmae.audit import MIN_PAIRS, audit
 from hscmae.data.pairs import BoolArray, Labels, Pairs
 from hscmae.errors import InputError
+from hscmae.evaluation.grid import Float64Array
 from hscmae.evaluation.metrics import direction, evaluate_embeddings, per_class_ap, per_query, precision_recall
-from hscmae.evaluation.ranking import Float64Array
 from hscmae.methods.base import Float32Array, Method
 
 TOP = 10  # results that confusion looks at
