@@ -90,7 +90,7 @@ def task(name: str, folder: Path) -> Pairs:
     if kind.startswith("demo"):
         with tempfile.TemporaryDirectory() as media:
             pairs = make_data(Path(media), clips=1000, seed=int(kind.partition("/")[2]), progress=lambda *_: None)
-            pairs = pairs.silence_as_missing()
+            pairs = pairs.usable()
             pairs = pairs.take(np.flatnonzero(pairs.complete()))
     elif kind.startswith("ave15"):
         _, _, seed = kind.partition("/")
@@ -99,7 +99,7 @@ def task(name: str, folder: Path) -> Pairs:
     else:
         ave15 = hscmae.read(folder / "yt8m_ave15.h5")
         pool = exclude_ids(hscmae.read(folder / "yt8m_pool.h5"), ave15.of_split("test").ids.tolist())
-        pool = pool.take(np.flatnonzero(pool.silence_as_missing().complete()))
+        pool = pool.take(np.flatnonzero(pool.usable().complete()))
         order = np.random.default_rng(0).permutation(len(pool))
         if name == "vegas":
             assert pool.labels is not None

@@ -24,7 +24,8 @@ from benchmarks.pages import RESULTS
 from benchmarks.timings import ranking, run
 from benchmarks.timings.figures import figure
 from benchmarks.timings.training_step import DIMS, products
-from hscmae.evaluation.ranking import Ranking, rank
+from hscmae.evaluation.ranking import rank
+from hscmae.evaluation.ranking_job import Ranking
 from hscmae.methods import HSCMAE
 from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.streams import Noise

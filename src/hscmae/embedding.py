@@ -13,7 +13,6 @@ import torch
 
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
-from hscmae.data.pooling import pool
 from hscmae.data.readers import open_table
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
@@ -93,7 +92,7 @@ def embed_rows(
     def embed(numbered: tuple[int, Pairs]) -> tuple[int, Pairs]:
         done, block = numbered
         # Pooling marks rows without a valid step as lacking the modality, as embedding does.
-        columns = pool(block).without_features() if block.lengths else block
+        columns = block.pooled().without_features() if block.lengths else block
         return done, replace(columns, features=method.embed_checked(block))
 
     threads, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)

@@ -26,7 +26,7 @@ from hscmae.artifact import read_artifact, read_seen, replace_artifact
 from hscmae.config import dotted_names, flatten
 from hscmae.data.fingerprint import Fingerprint, fingerprint
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
-from hscmae.data.pooling import How, pool, pool_steps
+from hscmae.data.pooling import How, pool_steps
 from hscmae.data.scaling import Standardizer
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
@@ -118,7 +118,7 @@ class Method(Estimator, ABC):
         for m, x in pairs.features.items():
             _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
         self.seen_ = fingerprint(pairs, rows=rows)
-        vectors = pool(pairs, self._how).silence_as_missing()
+        vectors = pairs.usable(self._how)
         pairs = replace(pairs, present=vectors.present) if self._keeps_steps else vectors
         complete = int(pairs.complete()[rows].sum())
         if complete < 8:
@@ -216,8 +216,7 @@ class Method(Estimator, ABC):
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
         pairs = Pairs.of(data)
-        pairs = replace(pairs, present=pool(pairs).silence_as_missing().present)
-        pairs = pairs.take(np.flatnonzero(pairs.complete()))
+        pairs = pairs.take(np.flatnonzero(pairs.usable(self._how).complete()))
         first, second = self.embed_pairs(pairs).values()
         return mutual_knn(first, second)
 
@@ -350,7 +349,7 @@ class Method(Estimator, ABC):
         rows = np.arange(len(background))
         for m, x in background.features.items():
             _require_finite(x, background.present[m], f"{background.source}: {m}", rows, background.lengths.get(m))
-        background = pool(background, self._how).silence_as_missing()
+        background = background.usable(self._how)
         complete = int(background.complete().sum())
         if not complete:
             raise InputError(f"{background.source}: the background has no complete pairs")
