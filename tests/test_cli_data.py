@@ -340,7 +340,7 @@ def test_what_was_left_out_or_guessed_is_warned_of(tmp_path: Path) -> None:
     audio[[3, 9]] = np.nan
     codes = (np.arange(128) % 4 == 0).astype(int)
     path = save(tmp_path / "x.h5", {"audio_feat": audio, "visual_feat": data["visual_train"], "Train_test": codes})
-    command = [sys.executable, "-m", "hscmae.cli", "convert", str(path), "--output", str(tmp_path / "s"), "--json"]
+    command = [sys.executable, "-m", "hscmae", "convert", str(path), "--output", str(tmp_path / "s"), "--json"]
     done = subprocess.run([*command, "--drop-bad-rows"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 126

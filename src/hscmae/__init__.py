@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hscmae.artifact import from_pretrained, push_to_hub
-    from hscmae.artifact import load_artifact as load
     from hscmae.data.pairs import Labels, Pairs
     from hscmae.data.readers import read
     from hscmae.data.synthetic import synthetic_pairs
     from hscmae.errors import HscmaeError, InputError, RunError
     from hscmae.evaluation.protocol import evaluate
+    from hscmae.hub import from_pretrained, push_to_hub
     from hscmae.methods import (
         CAVMAE,
         CCA,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         SmoothedCCA,
         SmoothedKernelCCA,
         SoftCLIP,
+        load,
     )
 
 # Imported on first use, so that `hscmae --help` does not wait for torch.
@@ -60,9 +60,9 @@ _HOME = {
     "SmoothedCCA": "hscmae.methods",
     "SmoothedKernelCCA": "hscmae.methods",
     "evaluate": "hscmae.evaluation.protocol",
-    "from_pretrained": "hscmae.artifact",
-    "load": "hscmae.artifact",
-    "push_to_hub": "hscmae.artifact",
+    "from_pretrained": "hscmae.hub",
+    "load": "hscmae.methods",
+    "push_to_hub": "hscmae.hub",
     "read": "hscmae.data.readers",
     "synthetic_pairs": "hscmae.data.synthetic",
     "CAVMAE": "hscmae.methods",
@@ -105,7 +105,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hscmae' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), "load_artifact" if name == "load" else name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

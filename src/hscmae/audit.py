@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hscmae.data.pairs import BoolArray, FloatArray, Pairs
-from hscmae.data.pooling import pool
 from hscmae.errors import InputError, describe_rows
 from hscmae.linear.cca import covariances, ridge_cca
 from hscmae.linear.kernel import kernel_map
@@ -102,9 +101,9 @@ def audit(method: Method, data: Pairs | Mapping[str, npt.ArrayLike], *, seen: bo
         InputError: the data lacks one of the method's modalities, holds values that are not finite, or has too few
             complete pairs.
     """
-    pairs = _comparable(method, pool(Pairs.of(data)))
-    heard = pairs.silence_as_missing()
-    rows = np.flatnonzero(heard.complete())
+    pairs = _comparable(method, Pairs.of(data).pooled())
+    usable = pairs.usable()
+    rows = np.flatnonzero(usable.complete())
     if len(rows) < MIN_PAIRS:
         raise InputError(f"{pairs.source}: {len(rows)} complete pairs are too few to audit ({MIN_PAIRS} needed)")
     rng = np.random.default_rng(seed)
@@ -120,7 +119,7 @@ def audit(method: Method, data: Pairs | Mapping[str, npt.ArrayLike], *, seen: bo
     sorted_random = np.sort(random[np.isfinite(random)])
     better[rows] = 1 - np.searchsorted(sorted_random, observed, side="right") / len(sorted_random)
     rank[rows[np.argsort(-score[rows], kind="stable")]] = np.arange(1, len(rows) + 1)
-    unscored = {row: _reason(pairs, heard, row) for row in np.flatnonzero(rank == 0).tolist()}
+    unscored = {row: _reason(pairs, usable, row) for row in np.flatnonzero(rank == 0).tolist()}
     share = wrong_share(observed, random)
     return Audit(pairs.ids, score, rank, better, unscored, share, (float(low), float(high)))
 
@@ -156,9 +155,9 @@ def _comparable(method: Method, pairs: Pairs) -> Pairs:
     return replace(pairs, features={m: pairs.features[m] for m in method.dims_})
 
 
-def _reason(pairs: Pairs, heard: Pairs, row: int) -> str:
+def _reason(pairs: Pairs, usable: Pairs, row: int) -> str:
     missing = [f"no {m}" for m in pairs.modalities if not pairs.present[m][row]]
-    silent = [f"silent {m}" for m in pairs.modalities if pairs.present[m][row] and not heard.present[m][row]]
+    silent = [f"silent {m}" for m in pairs.modalities if pairs.present[m][row] and not usable.present[m][row]]
     return ", ".join(missing + silent)
 
 

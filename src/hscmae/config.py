@@ -212,6 +212,18 @@ def flatten(config: MethodConfig) -> dict[str, Any]:
     return flat
 
 
+def describe(model: type[MethodConfig]) -> dict[str, tuple[Any, Any, str]]:
+    """Flat parameter name -> (type, default, help) of every setting of a method."""
+    found: dict[str, tuple[Any, Any, str]] = {}
+    for name, info in model.model_fields.items():
+        value = info.get_default()
+        leaves = type(value).model_fields.items() if isinstance(value, Section) else ()
+        found |= {f"{name}_{leaf}": (i.annotation, getattr(value, leaf), i.description or "") for leaf, i in leaves}
+        if not isinstance(value, Section):
+            found[name] = (info.annotation, value, info.description or "")
+    return found
+
+
 def dotted_names(model: type[MethodConfig]) -> dict[str, str]:
     """Flat parameter name -> dotted name of every setting of a method."""
     names: dict[str, str] = {}

@@ -57,7 +57,7 @@ def test_effective_rank_of_known_spectra(tmp_path: Path) -> None:
 
 
 def test_effective_rank_is_that_of_the_evaluation(tmp_path: Path) -> None:
-    from hscmae.evaluation import effective_rank
+    from hscmae.evaluation.selection import effective_rank
 
     for shape in ((40, 9), (9, 40)):
         x = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1) * 1e9

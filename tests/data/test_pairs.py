@@ -82,9 +82,31 @@ def test_silent_vectors_count_as_missing_from_five_rows_on() -> None:
     missing[[10, 11]] = True
     x[missing] = x[2]  # values of missing rows are never read: these are no fifth and sixth
     pairs = Pairs({"audio": x}, present={"audio": ~missing})
-    assert np.flatnonzero(pairs.silent("audio")).tolist() == [1, 4, 8, 9, 19]
-    assert np.flatnonzero(~pairs.silence_as_missing().present["audio"]).tolist() == [1, 4, 8, 9, 10, 11, 19]
-    assert np.flatnonzero(pairs.silent("audio", min_rows=4)).tolist() == [1, 2, 3, 4, 5, 6, 8, 9, 19]
+    assert np.flatnonzero(pairs.silent()["audio"]).tolist() == [1, 4, 8, 9, 19]
+    assert np.flatnonzero(~pairs.usable().present["audio"]).tolist() == [1, 4, 8, 9, 10, 11, 19]
+
+
+def test_silence_is_counted_among_the_rows_that_are_named() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    x[[0, 1, 2, 3, 4, 15]] = x[0]  # five of the first ten rows, and another
+    x[[5, 6, 7, 8, 16, 17]] = x[5]  # four of the first ten, and others
+    pairs = Pairs({"audio": x})
+    assert np.flatnonzero(pairs.silent()["audio"]).tolist() == [*range(9), 15, 16, 17]
+    among = np.arange(10)
+    assert np.flatnonzero(pairs.silent(among=among)["audio"]).tolist() == [0, 1, 2, 3, 4, 15]
+    np.testing.assert_array_equal(pairs.usable(among=among).present["audio"], ~pairs.silent(among=among)["audio"])
+
+
+def test_silence_is_known_by_the_valid_steps_of_sequences() -> None:
+    x = np.random.default_rng(0).normal(size=(12, 4, 3)).astype(np.float32)
+    x[:6, :2] = x[0, 0]  # what follows the valid steps differs
+    lengths = np.full(12, 2)
+    lengths[5] = 0
+    pairs = Pairs({"audio": x}, lengths={"audio": lengths})
+    assert np.flatnonzero(pairs.silent()["audio"]).tolist() == [0, 1, 2, 3, 4]
+    usable = pairs.usable("max")
+    assert np.flatnonzero(~usable.present["audio"]).tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(usable.features["audio"][6:], x[6:, :2].max(axis=1))
 
 
 def test_rows_of_equal_bit_sums_are_not_silent_unless_equal() -> None:
@@ -93,8 +115,7 @@ def test_rows_of_equal_bit_sums_are_not_silent_unless_equal() -> None:
     x[20:26] = x[20]
     pairs = Pairs({"audio": x})
     assert len(set(bit_sums(x)[[0, 2]])) == 1
-    assert np.flatnonzero(pairs.silent("audio")).tolist() == [20, 21, 22, 23, 24, 25]
-    assert np.flatnonzero(pairs.silent("audio", min_rows=3)).tolist() == [*range(12), *range(20, 26)]
+    assert np.flatnonzero(pairs.silent()["audio"]).tolist() == [20, 21, 22, 23, 24, 25]
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 7])

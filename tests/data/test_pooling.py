@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hscmae.data.pairs import Pairs
-from hscmae.data.pooling import pool
 from hscmae.errors import InputError
 
 
@@ -17,7 +16,7 @@ def test_equals_the_loop(how, one, dtype) -> None:
     x[np.arange(4) >= lengths[:, None]] = np.inf  # beyond the end: never read
     still = rng.normal(size=(1500, 2)).astype(dtype)
     pairs = Pairs({"audio": x, "visual": still}, lengths={"audio": lengths})
-    pooled = pool(pairs, how)
+    pooled = pairs.pooled(how)
     for i in range(1500):
         if lengths[i]:
             expected = one(x[i, : lengths[i]].astype(np.float64), axis=0).astype(dtype)
@@ -31,9 +30,9 @@ def test_equals_the_loop(how, one, dtype) -> None:
 
 def test_without_lengths_all_steps_count_and_vectors_stay() -> None:
     x = np.arange(12.0).reshape(2, 3, 2)
-    np.testing.assert_array_equal(pool(Pairs({"audio": x})).features["audio"], x.mean(axis=1))
+    np.testing.assert_array_equal(Pairs({"audio": x}).pooled().features["audio"], x.mean(axis=1))
 
 
 def test_unknown_pooling() -> None:
     with pytest.raises(InputError, match="mean or max"):
-        pool(Pairs({"audio": np.ones((2, 2))}), "sum")
+        Pairs({"audio": np.ones((2, 3, 2))}).pooled("sum")

@@ -56,8 +56,8 @@ def test_shapes_and_shares(made):
 
 
 def test_silence_is_one_vector_that_pairs_recognises(made):
-    np.testing.assert_array_equal(made.pairs.silent("audio"), made.silent)
-    assert not made.pairs.silent("visual").any()
+    np.testing.assert_array_equal(made.pairs.silent()["audio"], made.silent)
+    assert not made.pairs.silent()["visual"].any()
 
 
 def test_wrong_pairs_are_other_clips_audio_in_training_rows_only():

@@ -12,6 +12,7 @@ import pytest
 
 from hscmae.data.pairs import Labels
 from hscmae.errors import InputError
+from hscmae.evaluation.grid import to_grid
 from hscmae.evaluation.metrics import (
     chance_ap,
     direction,
@@ -20,7 +21,6 @@ from hscmae.evaluation.metrics import (
     per_query,
     precision_recall,
 )
-from hscmae.evaluation.ranking import to_grid
 
 REAL = Path(__file__).parents[2] / "../shared/data/yt8m_ave15.h5"
 

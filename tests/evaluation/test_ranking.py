@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,20 @@ from hypothesis import strategies as st
 
 from hscmae.data.pairs import Labels
 from hscmae.errors import InputError
-from hscmae.evaluation import ranking
-from hscmae.evaluation.ranking import MAX_GAIN, Ranking, rank, to_grid
-from hscmae.evaluation.ranking_gpu import rank_blocks
+from hscmae.evaluation import ranking, ranking_cpu, ranking_job
+from hscmae.evaluation.grid import to_grid
+from hscmae.evaluation.ranking_gpu import rank_on_gpu
+from hscmae.evaluation.ranking_job import MAX_GAIN, Ranking
+
+rank = partial(ranking.rank, device="cpu")
+CPU = torch.device("cpu")
+
+
+def rank_as_on_gpu(*arguments, **options):
+    """``rank`` by the code for GPUs, which runs on any device; here on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "rank_on_cpu", lambda job, progress: rank_on_gpu(job, CPU, progress))
+        return rank(*arguments, **options)
 
 
 def multi(sets, n_classes):
@@ -155,7 +167,7 @@ def test_block_size_and_threads_change_nothing(monkeypatch):
     try:
         for rows, n_threads in itertools.product((2, 3, 50, 100, 101, None), (1, 2)):
             torch.set_num_threads(n_threads)
-            monkeypatch.setattr(ranking, "CACHED_SCORES", 100 * (rows or 1))
+            monkeypatch.setattr(ranking_cpu, "CACHED_SCORES", 100 * (rows or 1))
             found = rank(q, g, pairs=pairs, labels=labels, recall_levels=levels, block_rows=rows)
             for name in ("pair_rank", "ties", "n_relevant", "ap", "ap_cutoffs", "ndcg", "precision"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=f"{name} {rows}")
@@ -216,9 +228,8 @@ def test_a_label_given_twice_counts_once():
     np.testing.assert_array_equal(rank(q, g, labels=twice).ndcg, rank(q, g, labels=once).ndcg)
 
 
-@pytest.mark.parametrize("rank_job", [ranking.rank_rows, lambda job: rank_blocks(job, "cpu")])
-def test_the_pair_ranks_behind_its_ties_whatever_their_gain(monkeypatch, rank_job):
-    monkeypatch.setattr(ranking, "rank_rows", rank_job)
+@pytest.mark.parametrize("rank", [rank, rank_as_on_gpu])
+def test_the_pair_ranks_behind_its_ties_whatever_their_gain(rank):
     every = multi([range(MAX_GAIN)], MAX_GAIN), multi([range(MAX_GAIN), [], [0]], MAX_GAIN)
     found = rank(np.ones((1, 2)), np.ones((3, 2)), pairs=[1], labels=every)
     assert found.pair_rank.tolist() == [3] and found.ties.tolist() == [2]
@@ -290,7 +301,7 @@ def test_blocks_stay_small(monkeypatch):
     """No block holds more scores than it may, whatever the sizes."""
     seen = []
     product = torch.mm
-    monkeypatch.setattr(ranking, "BLOCK_SCORES", 100)
+    monkeypatch.setattr(ranking_job, "BLOCK_SCORES", 100)
     monkeypatch.setattr(torch, "mm", lambda *args, out: seen.append(tuple(out.shape)) or product(*args, out=out))
     rank(np.ones((11, 2)), np.ones((30, 2)))
     assert seen == [(3, 30)] * 3 + [(2, 30)]
@@ -299,17 +310,13 @@ def test_blocks_stay_small(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 7, None])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("n_queries", "n_gallery"), [(0, 3), (1, 1), (5, 1), (1, 9), (40, 60)])
-def test_the_code_for_gpus_equals_the_code_for_cpus(monkeypatch, n_queries, n_gallery, ties, rows):
-    """It runs on any device; here on the CPU."""
+def test_the_code_for_gpus_equals_the_code_for_cpus(n_queries, n_gallery, ties, rows):
     rng = np.random.default_rng(n_queries)
     q, g, *labels = random_case(rng, n_queries, n_gallery, 5, np.float32, ties=ties)
     pairs = rng.integers(-1, n_gallery, n_queries)
     for of in (None, tuple(labels)):
         arguments = {"pairs": pairs, "labels": of, "recall_levels": (0, 0.3, 1.0), "k": 4, "block_rows": rows}
-        expected = rank(q, g, **arguments)
-        with monkeypatch.context() as patch:
-            patch.setattr(ranking, "rank_rows", lambda job: rank_blocks(job, "cpu"))
-            same(rank(q, g, **arguments), expected)
+        same(rank_as_on_gpu(q, g, **arguments), rank(q, g, **arguments))
 
 
 def same(found, expected):
@@ -325,7 +332,28 @@ def test_a_gpu_ranks_alike():
     q, g, *labels = random_case(rng, 300, 500, 64, np.float32, ties=False)
     pairs = rng.integers(-1, 500, 300)
     arguments = {"pairs": pairs, "labels": tuple(labels), "recall_levels": (0.1, 1.0)}
-    same(rank(torch.from_numpy(q).cuda(), torch.from_numpy(g).cuda(), **arguments), rank(q, g, **arguments))
+    expected = rank(q, g, **arguments)
+    same(ranking.rank(torch.from_numpy(q).cuda(), torch.from_numpy(g).cuda(), **arguments), expected)
+    same(ranking.rank(q, g, **arguments), expected)
+
+
+@pytest.mark.parametrize(("there", "where"), [(True, "cuda"), (False, "cpu")])
+def test_ranks_on_the_gpu_where_there_is_one(monkeypatch, there, where):
+    ranked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(ranking, "rank_on_cpu", lambda job, progress: ranked.append("cpu"))
+    monkeypatch.setattr(ranking, "rank_on_gpu", lambda job, device, progress: ranked.append(device.type))
+    ranking.rank(np.ones((1, 2)), np.ones((3, 2)))
+    ranking.rank(torch.ones((1, 2)), np.ones((3, 2)))
+    ranking.rank(np.ones((1, 2)), np.ones((3, 2)), device="cpu")
+    assert ranked == [where, where, "cpu"]
+
+
+@pytest.mark.parametrize("rank", [rank, rank_as_on_gpu])
+def test_progress_counts_queries(rank):
+    seen = []
+    rank(np.ones((7, 2)), np.ones((3, 2)), block_rows=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(3, 7), (6, 7), (7, 7)]
 
 
 sizes = {

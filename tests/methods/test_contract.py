@@ -102,7 +102,8 @@ def test_saving_and_loading_gives_the_same_embeddings(name: str, pairs: Pairs, t
     assert again.get_params() == model.get_params() | {"preset": "default"}
     for modality, x in pairs.features.items():
         np.testing.assert_array_equal(again.embed(modality, x), model.embed(modality, x))
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    files = ["README.md", "config.json", "model.safetensors", "training_rows.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == files
 
 
 @pytest.mark.parametrize("other", ["pca", "ridge-cca"])

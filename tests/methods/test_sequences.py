@@ -13,7 +13,6 @@ import hscmae
 from conftest import make_pairs
 from hscmae.config import DeepConfig, flatten
 from hscmae.data.pairs import Pairs
-from hscmae.data.pooling import pool
 from hscmae.data.store import open_store, write_store
 from hscmae.embedding import embed_file
 from hscmae.errors import InputError
@@ -57,9 +56,9 @@ def deep_name(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("how", ["mean", "max"])
 def test_equal_to_pooling_the_file_beforehand(name: str, how: str) -> None:
     data = make_sequences()
-    a, b = quick(name, pooling=how).fit(data), quick(name).fit(pool(data, how))  # type: ignore[arg-type]
+    a, b = quick(name, pooling=how).fit(data), quick(name).fit(data.pooled(how))  # type: ignore[arg-type]
     assert same(a, b)
-    first, second = a.embed_pairs(data), b.embed_pairs(pool(data, how))  # type: ignore[arg-type]
+    first, second = a.embed_pairs(data), b.embed_pairs(data.pooled(how))  # type: ignore[arg-type]
     for m in first:
         np.testing.assert_array_equal(first[m], second[m])
 

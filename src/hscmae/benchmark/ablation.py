@@ -135,10 +135,10 @@ def ablate(
     plan = [Job(c, split, seed) for split in names for seed in range(seeds) for c in who]
     with open_runner(output, pairs, options, **running) as runner:
         records = runner.run(plan)
-    whole = [record for record in records if record["method"] == who[0].name]
-    if all(record["status"] == "failed" for record in whole):
-        raise RunError(f"every fit of {who[0].name} failed; the first: {whole[0]['error']}")
-    write_reports(output, records, who, names)
+        whole = [record for record in records if record["method"] == who[0].name]
+        if all(record["status"] == "failed" for record in whole):
+            raise RunError(f"every fit of {who[0].name} failed; the first: {whole[0]['error']}")
+        write_reports(runner.folder, records, who, names)
     return [summary(record) for record in records]
 
 

@@ -27,7 +27,6 @@ from hscmae.benchmark.jobs import RESPLIT, Contender, Job
 from hscmae.config import DeepConfig, merge
 from hscmae.data.damage import with_foreign_events, with_missing_values, with_wrong_pairs
 from hscmae.data.pairs import Pairs
-from hscmae.data.pooling import pool
 from hscmae.data.splits import resplit, validation_rows
 from hscmae.data.store import open_store
 from hscmae.errors import HscmaeError, InputError
@@ -89,7 +88,7 @@ def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
         split[validation_rows(pairs.ids, VALIDATION_SHARE, 0)[1]] = b"val"
         pairs = replace(pairs, split=split)
     held_out = pairs.of_split("val")
-    held_out = held_out.take(np.flatnonzero(pool(held_out).silence_as_missing().complete()))
+    held_out = held_out.take(np.flatnonzero(held_out.usable().complete()))
     if len(held_out) < TUNABLE:
         raise InputError(f"{len(held_out)} held-out pairs are too few to tune by ({TUNABLE} needed)")
     method = get_method(job.contender.method)
@@ -97,7 +96,7 @@ def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
     if issubclass(method.Config, DeepConfig):
         settings = merge(settings, {"training": {"refit": False}})
     model, cost = _fit(replace(job.contender, settings=settings), pairs, job.seed)
-    features = [model.scalers_[m].apply(x) for m, x in pool(held_out).features.items()]
+    features = [model.scalers_[m].apply(x) for m, x in held_out.pooled().features.items()]
     return {"score": grounded_knn(*model.embed_pairs(held_out).values(), *features), **cost}
 
 
@@ -109,7 +108,7 @@ def _test(job: Job, pairs: Pairs) -> dict[str, Any]:
     model, cost = _fit(job.contender, training, job.seed)
     metrics = evaluate(model, pairs)
     split = metrics.pop("split")
-    test, present = pairs.of_split(split), pool(pairs).of_split(split).present
+    test, present = pairs.of_split(split), pairs.pooled().of_split(split).present
     embeddings = model.embed_pairs(test)
     record = {**metrics, **cost, "n_train": len(pairs.rows_of("train"))}
     if damage is None:

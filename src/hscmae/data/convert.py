@@ -24,7 +24,7 @@ from hscmae.data.pairs import SPLITS, Pairs
 from hscmae.data.splits import apply_holdout
 from hscmae.data.table import Table
 from hscmae.errors import InputError
-from hscmae.files import sync_folder
+from hscmae.files import partial_folder, sync_folder
 
 CHECKPOINT_SECONDS = 2.0
 MAX_NAMES_IN_ATTRIBUTE = 1000  # HDF5 attributes hold 64 KiB
@@ -237,7 +237,7 @@ def _atomically(output: Path, overwrite: bool) -> Iterator[Path]:
         raise InputError(f"{output}: exists already (--overwrite replaces it)")
     if output.is_dir() and any(file.suffix != ".npy" for file in output.iterdir()):
         raise InputError(f"{output}: holds more than .npy files, so --overwrite does not replace it")
-    temporary = store.partial_folder(output)
+    temporary = partial_folder(output)
     _remove(temporary)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:

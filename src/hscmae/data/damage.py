@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hscmae.data.pairs import FloatArray, Pairs
-from hscmae.data.pooling import pool
 
 
 def with_wrong_pairs(pairs: Pairs, share: float, seed: int) -> Pairs:
@@ -40,7 +39,7 @@ def with_foreign_events(pairs: Pairs, share: float, seed: int) -> Pairs:
     co-occurrence. Sequences are pooled first.
     """
     rng = np.random.default_rng(seed)
-    pairs = pool(pairs)
+    pairs = pairs.pooled()
     train = pairs.rows_of("train")
     order = rng.permutation(train[pairs.complete()[train]])
     mixed = order[: round(share * len(order))]

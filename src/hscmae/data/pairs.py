@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data.pooling import How, pool_steps
 from hscmae.errors import InputError, describe_rows
 
 FloatArray = npt.NDArray[Any]  # float16, float32 or float64
@@ -215,24 +216,41 @@ class Pairs:
             mask &= p
         return mask
 
-    def silent(self, modality: str, min_rows: int = SILENT_MIN_ROWS) -> BoolArray:
-        """Rows whose vector is shared by ``min_rows`` rows or more, shape (n,).
+    def pooled(self, how: How = "mean") -> Pairs:
+        """Every sequence pooled over its valid steps; vectors stay as they are.
+
+        A row without valid steps lacks the modality afterwards.
+
+        Raises:
+            InputError: ``how`` is neither "mean" nor "max".
+        """
+        features = {m: pool_steps(self.features[m], lengths, how) for m, lengths in self.lengths.items()}
+        present = {m: self.present[m] & (lengths > 0) for m, lengths in self.lengths.items()}
+        return replace(self, features={**self.features, **features}, present={**self.present, **present}, lengths={})
+
+    def silent(self, how: How = "mean", *, among: npt.NDArray[np.integer[Any]] | None = None) -> dict[str, BoolArray]:
+        """Modality -> rows whose pooled vector is shared by ``SILENT_MIN_ROWS`` rows or more, shape (n,).
 
         Extractors give one fixed vector for silence (or a black frame), so such a vector says that the modality is
         missing, not that these clips are alike.
-        """
-        x = np.asarray(self.features[modality])
-        rows = np.flatnonzero(self.present[modality])
-        # Equal rows have equal sums: rows whose sum is rare, nearly all, need no digest.
-        suspects = rows[_shared(bit_sums(x)[rows], min_rows)]
-        silent = np.zeros(len(self), dtype=bool)
-        silent[suspects[_shared(row_keys(x[row] for row in suspects), min_rows)]] = True
-        return silent
 
-    def silence_as_missing(self, min_rows: int = SILENT_MIN_ROWS) -> Pairs:
-        """The same pairs with every silent row of a modality marked as lacking it; see ``silent``."""
-        present = {m: self.present[m] & ~self.silent(m, min_rows) for m in self.modalities}
-        return replace(self, present=present)
+        Args:
+            how: how sequences are pooled.
+            among: the rows that are counted, all of them by default. Other rows are judged by what is known from
+                these: they are silent if they hold such a vector.
+        """
+        vectors = self.pooled(how)
+        counted = np.ones(len(self), dtype=bool) if among is None else np.isin(np.arange(len(self)), among)
+        return {m: _shared(np.asarray(x), vectors.present[m], counted) for m, x in vectors.features.items()}
+
+    def usable(self, how: How = "mean", *, among: npt.NDArray[np.integer[Any]] | None = None) -> Pairs:
+        """``pooled``, with every silent row of a modality marked as lacking it; arguments as of ``silent``.
+
+        This is what a row is worth everywhere: in training, in choosing, in an audit.
+        """
+        vectors = self.pooled(how)
+        silent = vectors.silent(among=among)
+        return replace(vectors, present={m: p & ~silent[m] for m, p in vectors.present.items()})
 
 
 def split_rows(column: npt.NDArray[np.bytes_] | None, split: str, source: str) -> npt.NDArray[np.intp]:
@@ -251,11 +269,21 @@ def split_rows(column: npt.NDArray[np.bytes_] | None, split: str, source: str) -
     return rows
 
 
-def _shared(keys: npt.NDArray[Any], min_rows: int) -> BoolArray:
-    """Which keys occur ``min_rows`` times or more."""
-    _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    shared: BoolArray = counts[group] >= min_rows
+def _shared(x: FloatArray, present: BoolArray, counted: BoolArray) -> BoolArray:
+    """Which of the rows of ``x``, shape (n, d), that are present hold a vector of many of those counted, shape (n,)."""
+    rows = np.flatnonzero(present)
+    # Equal rows have equal sums: rows whose sum is rare, nearly all, need no digest.
+    suspects = rows[_frequent(bit_sums(x)[rows], counted[rows])]
+    shared = np.zeros(len(x), dtype=bool)
+    shared[suspects[_frequent(row_keys(x[row] for row in suspects), counted[suspects])]] = True
     return shared
+
+
+def _frequent(keys: npt.NDArray[Any], counted: BoolArray) -> BoolArray:
+    """Which keys occur ``SILENT_MIN_ROWS`` times or more among those counted."""
+    values, group = np.unique(keys, return_inverse=True)
+    frequent: BoolArray = np.bincount(group[counted], minlength=len(values))[group] >= SILENT_MIN_ROWS
+    return frequent
 
 
 def row_keys(rows: Iterable[FloatArray]) -> IntArray:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from hscmae.data.pairs import FloatArray, IntArray, Pairs
 from hscmae.errors import InputError
 
 How = Literal["mean", "max"]
 
 
-def pool(pairs: Pairs, how: How = "mean") -> Pairs:
-    """Every sequence pooled over its valid steps; vectors stay as they are.
-
-    A row without valid steps lacks the modality afterwards.
-
-    Raises:
-        InputError: ``how`` is neither "mean" nor "max".
-    """
-    if how not in ("mean", "max"):
-        raise InputError(f"pooling must be mean or max, got {how!r}")
-    features, present = dict(pairs.features), dict(pairs.present)
-    for m in pairs.lengths:
-        features[m] = pool_steps(pairs.features[m], pairs.lengths[m], how)
-        present[m] = present[m] & (pairs.lengths[m] > 0)
-    return replace(pairs, features=features, present=present, lengths={})
-
-
-def pool_steps(x: FloatArray, lengths: IntArray, how: How, block: int = 1024) -> FloatArray:
+def pool_steps(x: npt.NDArray[Any], lengths: npt.NDArray[np.int64], how: How, block: int = 1024) -> npt.NDArray[Any]:
     """Mean (in float64) or maximum over the first ``lengths[i]`` steps of row i; zeros where there are none.
+
+    >>> pool_steps(np.array([[[1.0], [3.0], [9.0]]]), np.array([2]), "mean")
+    array([[2.]])
 
     Args:
         x: sequences, shape (n, steps, d).
@@ -41,7 +26,12 @@ def pool_steps(x: FloatArray, lengths: IntArray, how: How, block: int = 1024) ->
 
     Returns:
         Shape (n, d), of the type of ``x``.
+
+    Raises:
+        InputError: ``how`` is neither "mean" nor "max".
     """
+    if how not in ("mean", "max"):
+        raise InputError(f"pooling must be mean or max, got {how!r}")
     pooled = np.zeros((x.shape[0], x.shape[2]), dtype=x.dtype)
     for start in range(0, len(x), block):
         rows = np.asarray(x[start : start + block])

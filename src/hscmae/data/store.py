@@ -34,12 +34,13 @@ from hscmae.data.table import (
     repeated_rows,
 )
 from hscmae.errors import InputError
-from hscmae.files import sync_folder, write_atomic
+from hscmae.files import FolderKind, partial_folder, publish, recover, write_atomic
 
 FORMAT = "hscmae-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
+STORE = FolderKind("a store", [MANIFEST], FORMAT, [MANIFEST], listing="files")
 VERIFY_BYTES = 2**30  # reading checks the checksums of stores up to this size; `inspect` those of any
 RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names", "label_names")
 
@@ -97,12 +98,11 @@ class StoreWriter:
         source: str = "",
     ) -> None:
         self.folder = Path(folder)
-        if _replaced(self.folder).exists() and not self.folder.exists():
-            _replaced(self.folder).rename(self.folder)  # killed between the two renames of ``_publish``
+        recover(self.folder)
         if self.folder.exists() and not overwrite:
             raise InputError(f"{folder}: exists already (--overwrite replaces it)")
-        if self.folder.exists() and not is_store(self.folder) and (self.folder.is_file() or any(self.folder.iterdir())):
-            raise InputError(f"{folder}: is not a store, so --overwrite does not replace it")
+        if self.folder.exists():
+            STORE.require_ours(self.folder)
         self.dtype = None if dtype is None else np.dtype(dtype)
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
@@ -197,7 +197,7 @@ class StoreWriter:
             "files": {name: _describe(self._partial / name) for name in names},
         }
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _publish(self._partial, self.folder)
+        publish(self._partial, self.folder, STORE)
 
     @property
     def resumable(self) -> bool:
@@ -252,11 +252,6 @@ def interrupted_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     journal = partial_folder(Path(folder)) / JOURNAL
     state: dict[str, Any] = json.loads(journal.read_bytes())["state"] if journal.is_file() else {}
     return state
-
-
-def partial_folder(folder: Path) -> Path:
-    """Where a store is built before it gets its name."""
-    return folder.parent / f".{folder.name}.partial"
 
 
 class _GrowingArray:
@@ -367,28 +362,6 @@ def sync(file: BinaryIO) -> None:
     """Flush an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def _replaced(folder: Path) -> Path:
-    """Where an overwritten store waits until the new one has its name."""
-    return folder.parent / f".{folder.name}.replaced"
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Give a whole store its name; what had the name before is removed after, never before."""
-    sync_folder(partial)
-    retired = _replaced(folder)
-    shutil.rmtree(retired, ignore_errors=True)
-    if folder.exists():
-        folder.rename(retired)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if retired.exists():
-            retired.rename(folder)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

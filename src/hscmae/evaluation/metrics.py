@@ -18,7 +18,9 @@ from torch import Tensor
 
 from hscmae.data.pairs import BoolArray, Labels
 from hscmae.errors import InputError
-from hscmae.evaluation.ranking import Float64Array, Ranking, as_rows, rank
+from hscmae.evaluation.grid import Float64Array, as_rows
+from hscmae.evaluation.ranking import rank
+from hscmae.evaluation.ranking_job import Ranking
 
 RECALL_LEVELS = tuple(np.linspace(0, 1, 11).tolist())
 

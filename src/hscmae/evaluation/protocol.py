@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
-from hscmae.data.pooling import pool
 from hscmae.evaluation.metrics import evaluate_embeddings
 
 if TYPE_CHECKING:
@@ -59,9 +58,9 @@ def evaluate_embedder(
     """``evaluate`` for anything that embeds: ``embed(modality, features, present, lengths)`` gives (n, dim)."""
     chosen = "all" if pairs.split is None and split == "test" else split
     rows = pairs.rows_of(chosen)
-    whole = pool(pairs)
+    whole = pairs.pooled()
     # A vector is known for silence by how many rows of the whole file share it, as in training.
-    silent = {m: whole.silent(m)[rows] for m in modalities}
+    silent = {m: shared[rows] for m, shared in whole.silent().items() if m in modalities}
     pairs, vectors = pairs.of_split(chosen), whole.of_split(chosen)
     metrics = evaluate_embeddings(
         {m: embed(m, pairs.features[m], pairs.present[m], pairs.lengths.get(m)) for m in modalities},

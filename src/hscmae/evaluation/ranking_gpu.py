@@ -1,22 +1,23 @@
-"""The ranking core on a GPU: a block of queries at a time instead of one list after another.
+"""Exact ranking on a GPU: a block of queries at a time instead of one list after another.
 
-It builds the same keys as ``ranking.rank_rows`` from the same whole numbers, so ranks, ties and numbers of relevant
-items are the same; sums of precisions add in another order, so they may differ in the last bits.
+It builds the same keys as the CPU from the same whole numbers, so ranks, ties and numbers of relevant items are the
+same; sums of precisions add in another order, so they may differ in the last bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hscmae.evaluation.ranking import GAIN_BITS, MAX_GAIN, Job, Ranking
+from hscmae.evaluation.ranking_job import GAIN_BITS, MAX_GAIN, Ranking, RankingJob
 
 
-def rank_blocks(job: Job, device: str | torch.device) -> Ranking:
-    """Rank on ``device``; see ``ranking.rank``."""
+def rank_on_gpu(job: RankingJob, device: torch.device, progress: Callable[[int, int], None] | None = None) -> Ranking:
+    """Rank on ``device``, which may be any; see ``ranking.rank``."""
     on = {
         f.name: torch.as_tensor(getattr(job, f.name), device=device) for f in fields(job) if f.name not in ("k", "step")
     }
@@ -24,9 +25,9 @@ def rank_blocks(job: Job, device: str | torch.device) -> Ranking:
     blocks = []
     for start in range(0, max(n, 1), job.step):
         stop = min(start + job.step, n)
-        keys = (on["queries"][start:stop] @ on["gallery"].T).to(torch.int64)  # (b, n_gallery)
-        pair = on["pair_of"][start:stop]
-        of_pair = keys.gather(1, pair[:, None].clamp(min=0))
+        keys = (on["queries"][start:stop] @ on["gallery"].T).to(torch.int64)  # (block, n_gallery)
+        pair = on["pair_of"][start:stop]  # (block,)
+        of_pair = keys.gather(1, pair[:, None].clamp(min=0))  # (block, 1)
         # Every (query, item) with a shared label, once a label: the members of each class of each query.
         classes = on["classes"][job.class_start[start] : job.class_start[stop]]
         row = torch.arange(stop - start, device=device).repeat_interleave(on["class_start"][start : stop + 1].diff())
@@ -34,24 +35,26 @@ def rank_blocks(job: Job, device: str | torch.device) -> Ranking:
         length = on["member_start"][classes + 1] - first
         offset = (first - (length.cumsum(0) - length)).repeat_interleave(length)
         item = on["members"][torch.arange(len(offset), device=device) + offset]
-        target = row.repeat_interleave(length) * n_gallery + item
+        target = row.repeat_interleave(length) * n_gallery + item  # (shared labels of the block,)
         keys.view(-1).scatter_add_(0, target, torch.ones_like(target))
 
         keys = keys.sort(dim=1).values
-        pair_rank = torch.searchsorted(keys, of_pair + MAX_GAIN, right=True)[:, 0].where(pair >= 0, 0)
-        ties = ((keys[:, 1:] ^ keys[:, :-1]) >> GAIN_BITS == 0).sum(1)
-        gains = keys & MAX_GAIN
+        pair_rank = torch.searchsorted(keys, of_pair + MAX_GAIN, right=True)[:, 0].where(pair >= 0, 0)  # (block,)
+        ties = ((keys[:, 1:] ^ keys[:, :-1]) >> GAIN_BITS == 0).sum(1)  # (block,)
+        gains = keys & MAX_GAIN  # (block, n_gallery)
         summaries = _summaries(gains, job.k, on["levels"])
         blocks.append([x.cpu().numpy() for x in (pair_rank, ties, *summaries)])
+        if progress is not None:
+            progress(stop, n)
     return Ranking(n_gallery, *(np.concatenate(column) for column in zip(*blocks, strict=True)))
 
 
 def _summaries(gains: Tensor, k: int, levels: Tensor) -> tuple[Tensor, ...]:
-    """The fields of ``Ranking`` from ``n_relevant`` on, from the gains in ranked order, shape (b, n)."""
+    """The fields of ``Ranking`` from ``n_relevant`` on, from the gains in ranked order, shape (block, n)."""
     b, n = gains.shape
     device = gains.device
-    row, at = gains.nonzero(as_tuple=True)
-    count = torch.bincount(row, minlength=b)
+    row, at = gains.nonzero(as_tuple=True)  # (relevant items,) each
+    count = torch.bincount(row, minlength=b)  # (block,)
     hits = torch.arange(1, len(row) + 1, device=device) - (count.cumsum(0) - count)[row]
     width = int(count.max()) if len(row) else 1
     cell = row * width + hits - 1
@@ -61,7 +64,7 @@ def _summaries(gains: Tensor, k: int, levels: Tensor) -> tuple[Tensor, ...]:
         cells[cell] = values.to(torch.float64)
         return cells.view(b, width)
 
-    precision = table(hits / (at + 1).to(torch.float64))
+    precision = table(hits / (at + 1).to(torch.float64))  # (block, width)
     summed = precision.cumsum(1)
     ap = summed[:, -1] / count
     until = torch.cat([at[1:], at.new_full((1,), n)])[: len(at)]  # where the next relevant item is

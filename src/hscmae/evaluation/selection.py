@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hscmae.data.pairs import FloatArray, IntArray
 from hscmae.errors import InputError
-from hscmae.evaluation.ranking import BLOCK_SCORES, Float64Array, as_rows, to_grid
+from hscmae.evaluation.grid import BLOCK_SCORES, Float64Array, as_rows, to_grid
 
 
 def alignment_gap(a: FloatArray, v: FloatArray) -> float:

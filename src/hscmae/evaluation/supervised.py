@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
-from hscmae.data.pooling import pool, pool_steps
+from hscmae.data.pooling import pool_steps
 from hscmae.data.scaling import Moments
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate_embedder
@@ -59,7 +59,7 @@ def evaluate_supervised(
     pairs = Pairs.of(data)
     if pairs.labels is None:
         raise InputError(f"{pairs.source}: has no labels to train classifiers with")
-    vectors = pool(pairs).silence_as_missing()
+    vectors = pairs.usable()
     training = np.ones(len(pairs), dtype=bool) if pairs.split is None else pairs.split != b"test"
     hot = pairs.labels.one_hot()
     counts = hot[training & vectors.complete()].sum(axis=0)

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from hscmae.audit import MIN_PAIRS, audit
 from hscmae.data.pairs import BoolArray, Labels, Pairs
 from hscmae.errors import InputError
+from hscmae.evaluation.grid import Float64Array
 from hscmae.evaluation.metrics import direction, evaluate_embeddings, per_class_ap, per_query, precision_recall
-from hscmae.evaluation.ranking import Float64Array
 from hscmae.methods.base import Float32Array, Method
 
 TOP = 10  # results that confusion looks at
@@ -171,7 +171,9 @@ def retrieval(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Retr
     present = {m: pairs.present[m] for m in method.dims_}
     z = {m: method.embed(m, pairs.features[m], present=present[m], lengths=pairs.lengths.get(m)) for m in method.dims_}
     labels = pairs.labels
-    silent = {m: data.silent(m)[data.rows_of(chosen)] for m in method.dims_}  # a vector is shared over all splits
+    silent = {
+        m: shared[data.rows_of(chosen)] for m, shared in data.silent().items() if m in method.dims_
+    }  # a vector is shared over all splits
     metrics = evaluate_embeddings(z, labels, present=present, silent=silent, seed=seed)
     rankings = per_query(z, labels, present=present)
     ways, confusions = [], []
@@ -248,7 +250,7 @@ def _umap() -> ModuleType | None:
 def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None) -> Suspicious | None:
     """The training pairs (all, where there is no split) that an audit finds most suspicious; too few: ``None``."""
     pairs = data if data.split is None else data.of_split("train")
-    if int(pairs.silence_as_missing().complete().sum()) < MIN_PAIRS:
+    if int(pairs.usable().complete().sum()) < MIN_PAIRS:
         return None
     found = audit(method, pairs, seed=method.config.seed)
     worst = found.most_suspicious(SUSPICIOUS)

@@ -21,13 +21,14 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from hscmae import __version__
-from hscmae.artifact import load_artifact, read_config
+from hscmae.artifact import read_config
 from hscmae.config import Section
 from hscmae.data.inspect import Inspection, inspect_file
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.extract.media import MediaClip
 from hscmae.files import write_atomic
+from hscmae.methods import load
 from hscmae.methods.base import Method
 from hscmae.report import media as media_files
 from hscmae.report import plots
@@ -126,7 +127,7 @@ def write_report(
 
     stage(0)
     config = read_config(run)
-    method = load_artifact(run)
+    method = load(run)
     inspection = None if file is None else inspect_file(file)
     stage(1)
     found = None if pairs is None else retrieval(method, pairs, split=split, seed=int(config["settings"]["seed"]))

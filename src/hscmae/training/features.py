@@ -16,7 +16,7 @@ from torch import Tensor
 from hscmae.data.pairs import BoolArray, FloatArray, Pairs
 from hscmae.data.pooling import How, pool_steps
 from hscmae.data.scaling import Standardizer
-from hscmae.prefetch import ahead
+from hscmae.prefetch import prefetch
 from hscmae.training import distributed
 
 IN_MEMORY_BYTES = 1 << 30
@@ -138,7 +138,7 @@ class Features:
     def batches(self, positions: Iterator[Tensor]) -> Iterator[Batch]:
         """This process's share of the batch at each item of ``positions``; read ahead where rows are not resident."""
         batches = (self.shared(chosen) for chosen in positions)
-        return batches if self.resident is not None else ahead(batches)
+        return batches if self.resident is not None else prefetch(batches)
 
     def sample(self, limit: int, source: torch.Generator) -> Batch:
         """All rows, or ``limit`` of them drawn without replacement, ascending."""
@@ -159,4 +159,4 @@ def row_blocks(
             x |= {m: pool_steps(x[m], lengths[here], how) for m, lengths in pairs.lengths.items()}
             yield x, {m: present[here] for m, present in pairs.present.items()}
 
-    return ahead(blocks())
+    return prefetch(blocks())

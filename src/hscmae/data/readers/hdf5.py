@@ -8,8 +8,7 @@ from typing import Any
 
 import h5py
 
-from hscmae.data import vetting
-from hscmae.data.readers import layouts
+from hscmae.data.readers import layouts, vetting
 from hscmae.data.table import Problem, Report, RowArray, Table
 from hscmae.errors import InputError
 

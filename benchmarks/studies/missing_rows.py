@@ -1,8 +1,10 @@
 """What rows without a partner are worth: half of the visual rows removed at random, training on what is left.
 
-``python benchmarks/missing_rows.py FILE [METHOD...]`` trains each method on five random splits: on all pairs, on
-the complete pairs and the rows that have audio alone, and on the complete pairs alone. The table gives the paired
-difference in test mAP of the last two, with a 95% t interval over the splits; ``rows()`` is for the joint benchmark.
+    python -m benchmarks.studies.missing_rows FILE [METHOD...]
+
+Each method is trained on five random splits: on all pairs, on the complete pairs and the rows that have audio alone,
+and on the complete pairs alone. The table gives the paired difference in test mAP of the last two, with a 95% t
+interval over the splits; ``rows()`` is for the joint benchmark.
 """
 
 from __future__ import annotations

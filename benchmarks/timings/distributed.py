@@ -1,6 +1,6 @@
 """The training loop in two processes of one thread against one process of one thread, on the same global batch.
 
-    python benchmarks/distributed.py [--batch 512 2048] [--width 1024]
+    python -m benchmarks.timings.distributed [--batch 512 2048] [--width 1024]
 
 Every step exchanges the embeddings of the batch and the gradients of all weights; the larger the batch, the less the
 weights weigh. A step's seconds are the median over the steps of a run.
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from figures import figure
+from benchmarks.timings.figures import figure
+from benchmarks.timings.training_step import DIMS
 from hscmae.methods import HSCMAE
 from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.training import distributed
-from training_step import DIMS
 
 REPEATS = 3
 TARGET = 1.7
@@ -68,7 +68,7 @@ def measure(batch: int, width: int) -> None:
 def seconds(processes: int, batch: int, width: int, jobs: int = 1) -> float:
     """Seconds a step in so many processes of one thread each; with several jobs side by side, the mean of theirs."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*run, __file__, "--measure", "--batch", str(batch), "--width", str(width)]
+    command = [*run, "-m", __spec__.name, "--measure", "--batch", str(batch), "--width", str(width)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

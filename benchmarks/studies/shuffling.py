@@ -1,6 +1,6 @@
 """What block shuffling costs on rows sorted by label, the worst case: mAP over seeds, paired with the full shuffle.
 
-python benchmarks/shuffling.py FILE [--rows 8000] [--steps 300] [--seeds 3] [--blocks 0 16 64 256]
+python -m benchmarks.studies.shuffling FILE [--rows 8000] [--steps 300] [--seeds 3] [--blocks 0 16 64 256]
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Time of the exact ranking metrics against other exact libraries, in the same run and on the same embeddings.
 
-``python benchmarks/ranking.py`` prints one table; ``rows()`` gives it to the joint benchmark. Every library also has to
-give the same mAP. The large cases run in a process of their own, so that their peak memory is theirs alone.
+    python -m benchmarks.timings.ranking
+
+Every library also has to give the same mAP. The large cases run in a process of their own, so that their peak memory is
+theirs alone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from figures import figure
+from benchmarks.timings.figures import figure
 from hscmae.data.pairs import Labels
 from hscmae.evaluation.ranking import rank
 

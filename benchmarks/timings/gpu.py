@@ -1,6 +1,6 @@
 """Every figure on an NVIDIA GPU in one run, once what it computes has been compared with the CPU.
 
-    python benchmarks/gpu.py     # also writes benchmarks/results/gpu.json
+    python -m benchmarks.timings.gpu     # also writes benchmarks/results/gpu.json
 
 Rates are those of the whole training loop: data, teacher, all losses, optimiser, EMA. Each turn of steps ends where the
 loop logs and so waits for the device; the first turn, with the closed form and the recording of the step, is left out.
@@ -14,26 +14,25 @@ import os
 import statistics
 import time
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import ranking
-import run
-from figures import figure
-from hscmae.evaluation.ranking import Ranking, rank
+from benchmarks.pages import RESULTS
+from benchmarks.timings import ranking, run
+from benchmarks.timings.figures import figure
+from benchmarks.timings.training_step import DIMS, products
+from hscmae.evaluation.ranking import rank
+from hscmae.evaluation.ranking_job import Ranking
 from hscmae.methods import HSCMAE
 from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.streams import Noise
 from hscmae.training.capture import WARM_UP, Captured
 from hscmae.training.features import Batch
 from hscmae.training.loop import Objective, State, compute_gradients
-from training_step import DIMS, products
 
-RESULTS = Path(__file__).parent / "results" / "gpu.json"
 EVERY_LOSS = {"loss_cross_weight": 1.0, "loss_distill_weight": 1.0}
 SETTINGS: dict[str, Any] = {
     "loss_correlation": "frobenius",
@@ -215,7 +214,7 @@ def main() -> None:
     found = rows()
     if found:
         run.show(found)
-        run.write(found, RESULTS)
+        run.write(found, RESULTS / "gpu.json")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Settings side by side on resplits of a labelled file: mAP, and the label-free criterion that would have chosen.
 
-    python benchmarks/scan.py FILE "" "affinity.k=20" "loss.tau=0.1 masking.ratio=0.7" --method hscmae --splits 2
+    python -m benchmarks.studies.scan FILE "" "affinity.k=20" "loss.tau=0.1 masking.ratio=0.7" --splits 2
 
 Each quoted argument is one variant. Labels are used to report, never to train; figures of a scan are for development,
 not results: the test rows are in view.

@@ -1,6 +1,6 @@
 """How time and memory grow with rows, dimension, batch size and neighbours, a cost model of it, and an extrapolation.
 
-    python benchmarks/growth.py [--threads 2] [--tiny]
+    python -m benchmarks.timings.growth [--threads 2] [--tiny]
 
 Every point runs in a fresh process, which notes its peak of anonymous memory. The model is a non-negative least squares
 fit of seconds to counted work, relative errors weighing alike; its error is that of each point predicted from the
@@ -29,19 +29,19 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-import ranking
-from distributed import Timed
-from extrapolation import extrapolate
-from figures import figure
-from growth_plots import plot
+from benchmarks.pages import RESULTS, ROOT
+from benchmarks.timings import ranking
+from benchmarks.timings.distributed import Timed
+from benchmarks.timings.extrapolation import extrapolate
+from benchmarks.timings.figures import figure
+from benchmarks.timings.growth_plots import plot
+from benchmarks.timings.larger_than_memory import make_store
+from benchmarks.timings.training_step import DIMS, products
 from hscmae.data.store import open_store
 from hscmae.embedding import embed_file
 from hscmae.files import write_atomic
 from hscmae.methods import HSCMAE, RidgeCCA
-from larger_than_memory import make_store
-from training_step import DIMS, products
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH, DIM, BATCH, K = 1024, 64, 512, 50
 WARMUP = 3
 PRELOAD = ["hscmae.methods", "hscmae.embedding", "hscmae.evaluation.ranking", "scipy.optimize"]
@@ -283,7 +283,7 @@ def rows(threads: int | None = None, tiny: bool = False) -> list[dict[str, Any]]
     """What the curves say, in figures; writes them and the plots, unless ``tiny``."""
     found = study(threads or torch.get_num_threads(), tiny)
     if not tiny:
-        write(found, RESULTS, Path(__file__).parents[1] / "docs" / "performance")
+        write(found, RESULTS, ROOT / "docs" / "performance")
     table = []
     for activity in ("embed", "ridge CCA", "epoch"):
         curve = [m for m in found["points"] if m["activity"] == activity]

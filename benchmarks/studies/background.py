@@ -1,6 +1,6 @@
 """Do unlabelled pairs of other sources help, by the number of pairs at hand? Writes ``docs/background.md``'s figures.
 
-    python benchmarks/background.py DATA    # the folder of yt8m_ave15.h5 and yt8m_pool.h5
+    python -m benchmarks.studies.background DATA    # the folder of yt8m_ave15.h5 and yt8m_pool.h5
 
 Of ave15's training clips some are kept, drawn at random; the background is the pool without any clip of ave15. Each fit
 with the background is paired with one without it, on the same clips and the same test rows.
@@ -18,14 +18,14 @@ import torch
 from matplotlib.figure import Figure
 
 import hscmae
+from benchmarks.pages import RESULTS, ROOT, fill, table
 from hscmae.benchmark.table import t_interval
 from hscmae.data.pairs import Pairs
 from hscmae.data.splits import exclude_ids, resplit
 from hscmae.evaluation.metrics import evaluate_embeddings
 from hscmae.methods import get_method
-from pages import ROOT, fill, table
 
-RESULTS = ROOT / "benchmarks" / "results" / "background.json"
+FIGURES = RESULTS / "background.json"
 SIZES = (100, 200, 400, 800, 1303)
 RESPLITS = (103, 104, 105)  # 100 to 102 were looked at when the number of rows that it counts for was chosen
 METHODS = ("ridge-cca", "smoothed-cca", "hscmae")
@@ -93,9 +93,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = measure(arguments.data)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    FIGURES.write_text(json.dumps(rows, indent=1) + "\n")
     figures = table(("training pairs", *METHODS), lines(rows))
-    fill(ROOT / "docs" / "background.md", "benchmarks/background.py", {"figures": figures})
+    fill(ROOT / "docs" / "background.md", "benchmarks/studies/background.py", {"figures": figures})
     plot(rows).savefig(ROOT / "docs" / "background.svg")
 
 

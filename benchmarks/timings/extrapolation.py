@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from training_step import DIMS
+from benchmarks.timings.training_step import DIMS
 
 PAIRS, GPUS, BATCH, DIM, K = 100_000_000, 8, 2048, 64, 50
 # Published by NVIDIA for H200 SXM: dense bf16, HBM3e; NVLink 900 GB/s both ways together, so half in one.

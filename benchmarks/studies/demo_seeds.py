@@ -1,6 +1,6 @@
 """HSC-MAE against every baseline of the demo, over demo seeds 0 to 4: each makes another corpus and training.
 
-``python benchmarks/demo_seeds.py`` prints one table and writes it to ``benchmarks/results/demo-seeds.md`` and
+``python -m benchmarks.studies.demo_seeds`` prints one table and writes it to ``benchmarks/results/demo-seeds.md`` and
 ``.json``. Differences are paired by clip; their intervals resample corpora, and the test clips within each.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.pages import RESULTS
 from hscmae.demo.run import METHODS, make_data
 from hscmae.evaluation.metrics import per_query
 from hscmae.methods import get_method
 
-RESULTS = Path(__file__).parent / "results"
 OURS = "hscmae"
 RESAMPLES = 10_000
 AP = npt.NDArray[np.float64]  # average precision of the test clips in both directions, shape (clips, 2)

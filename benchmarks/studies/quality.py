@@ -1,7 +1,7 @@
 """The quality of every method on every task, and ``docs/benchmark.md`` and README's figures from it.
 
-    python benchmarks/quality.py DATA [--output bench] [--tasks ave15 ...] [--jobs 2] [--report]    # make bench-quality
-    python benchmarks/quality.py --made-up    # every method once on made-up pairs, in minutes; no document
+    python -m benchmarks.studies.quality DATA [--output bench] [--tasks ave15 ...] [--jobs 2] [--report]
+    python -m benchmarks.studies.quality --made-up    # every method once on made-up pairs, in minutes; no document
 
 DATA is a folder with ``yt8m_ave15.h5`` and ``yt8m_pool.h5``. Each task is a `hscmae benchmark` into a folder of its
 own, and goes on where it was killed. ``--report`` only writes the document from what is there.
@@ -26,17 +26,17 @@ from pathlib import Path
 import numpy as np
 
 import hscmae
+from benchmarks.pages import ROOT, fill, table
 from hscmae.benchmark.ablation import ablate, variants
 from hscmae.benchmark.curves import curve_lines
 from hscmae.benchmark.jobs import OURS, Contender, contenders
 from hscmae.benchmark.protocol import benchmark
 from hscmae.benchmark.runner import Record, Running
 from hscmae.benchmark.table import METRICS, by_split, paired, rows
+from hscmae.cli.progress import jobs_progress
 from hscmae.config import HSCMAEConfig
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import holdout
-from hscmae.progress import jobs_progress
-from pages import ROOT, fill, table
 
 DOCUMENT = ROOT / "docs" / "benchmark.md"
 PLOTS = ROOT / "docs" / "benchmark"
@@ -200,7 +200,7 @@ def write_document(output: Path) -> None:
             "wrong pairs": losses(output / "ave15-hash"),
             "tasks": other_tasks(output),
         }
-        fill(ROOT / "README.md", "benchmarks/quality.py", parts)
+        fill(ROOT / "README.md", "benchmarks/studies/quality.py", parts)
 
 
 def made_up(output: Path, jobs: int) -> None:

@@ -1,8 +1,10 @@
 """How well the audit finds wrong pairs and counts them: 0, 20 and 40% of the training pairs permuted, five seeds.
 
-``python benchmarks/audit.py FILE`` prints one table: AUROC of the permuted pairs under the audit and under the cosine
-of a smoothed CCA trained on these very pairs, the estimated share and how often its 95% interval holds the true one.
-A permuted pair whose new partner has the same class cannot be told from a right one; such pairs count as wrong.
+    python -m benchmarks.studies.audit FILE
+
+One table: AUROC of the permuted pairs under the audit and under the cosine of a smoothed CCA trained on these very
+pairs, the estimated share and how often its 95% interval holds the true one. A permuted pair whose new partner has the
+same class cannot be told from a right one; such pairs count as wrong.
 """
 
 from __future__ import annotations

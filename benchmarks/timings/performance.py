@@ -1,6 +1,6 @@
 """Writes the figures of docs/performance.md between its markers, from benchmarks/results/, so that none can drift.
 
-python benchmarks/performance.py
+python -m benchmarks.timings.performance
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pages import ROOT, fill, table
+from benchmarks.pages import RESULTS, ROOT, fill, table
 
 PAGE = ROOT / "docs" / "performance.md"
 NOT_MEASURED = "Not measured yet: `make bench` fills this in."
@@ -96,13 +96,13 @@ SECTIONS = (
 )
 
 
-def update(page: Path = PAGE, results: Path = ROOT / "benchmarks" / "results") -> None:
+def update(page: Path = PAGE, results: Path = RESULTS) -> None:
     """Replace what stands between the markers of each section by what the results say now."""
     parts = {}
     for name, file, write in SECTIONS:
         source = results / file
         parts[name] = write(json.loads(source.read_text())) if source.exists() else NOT_MEASURED
-    fill(page, "benchmarks/performance.py", parts)
+    fill(page, "benchmarks/timings/performance.py", parts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Which label-free criterion on held-out pairs should choose settings, epochs and dimension?
 
-    python benchmarks/selection.py DATA [--tasks ave15 vegas ...] [--only closed folds deep]    # resumable
-    python benchmarks/selection.py --report                                                       # from the csv alone
+    python -m benchmarks.studies.selection DATA [--tasks ave15 vegas ...] [--only closed folds deep]    # resumable
+    python -m benchmarks.studies.selection --report    # from the csv alone
 
 ``DATA`` is the folder of ``yt8m_ave15.h5`` and ``yt8m_pool.h5``. A job fits one model without labels and writes one row
 a candidate (a truncation, a share of anchors, or a measured step of that fit) to ``results/selection.csv``: its test
@@ -34,7 +34,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
 import hscmae
-import selection_report
+from benchmarks.pages import RESULTS
+from benchmarks.studies import selection_report
 from hscmae.data.damage import with_wrong_pairs
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import exclude_ids, resplit, validation_rows
@@ -59,7 +60,7 @@ Rows = npt.NDArray[np.intp]
 Views = dict[str, np.ndarray]  # modality -> embeddings of unit norm
 Settings = dict[str, Any]
 
-RESULTS = Path(__file__).parent / "results" / "selection.csv"
+TABLE = RESULTS / "selection.csv"
 RESPLIT, TEST_SHARE, HELD_OUT_SHARE, FOLDS = 100, 0.2, 1 / 7, 3
 SMALL = 186  # held-out pairs of ave15, the least that one meets
 DIM, DIMS = 64, (1, 2, 4, 8, 16, 32, 64, 128)
@@ -89,7 +90,7 @@ def task(name: str, folder: Path) -> Pairs:
     if kind.startswith("demo"):
         with tempfile.TemporaryDirectory() as media:
             pairs = make_data(Path(media), clips=1000, seed=int(kind.partition("/")[2]), progress=lambda *_: None)
-            pairs = pairs.silence_as_missing()
+            pairs = pairs.usable()
             pairs = pairs.take(np.flatnonzero(pairs.complete()))
     elif kind.startswith("ave15"):
         _, _, seed = kind.partition("/")
@@ -98,7 +99,7 @@ def task(name: str, folder: Path) -> Pairs:
     else:
         ave15 = hscmae.read(folder / "yt8m_ave15.h5")
         pool = exclude_ids(hscmae.read(folder / "yt8m_pool.h5"), ave15.of_split("test").ids.tolist())
-        pool = pool.take(np.flatnonzero(pool.silence_as_missing().complete()))
+        pool = pool.take(np.flatnonzero(pool.usable().complete()))
         order = np.random.default_rng(0).permutation(len(pool))
         if name == "vegas":
             assert pool.labels is not None
@@ -362,13 +363,13 @@ def measured(job: Job, pairs: Pairs) -> list[dict[str, Any]]:
 
 def append(rows: list[dict[str, Any]]) -> None:
     """Add rows to the csv, its header first."""
-    RESULTS.parent.mkdir(exist_ok=True)
+    TABLE.parent.mkdir(exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    if not RESULTS.exists():
+    if not TABLE.exists():
         writer.writeheader()
     writer.writerows(rows)
-    with RESULTS.open("ab", buffering=0) as file:  # one write: two processes may fill the file at a time
+    with TABLE.open("ab", buffering=0) as file:  # one write: two processes may fill the file at a time
         file.write(text.getvalue().encode())
 
 
@@ -381,7 +382,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="tables and plots from the csv, nothing fitted")
     arguments = parser.parse_args()
     if arguments.report:
-        selection_report.report(RESULTS)
+        selection_report.report(TABLE)
         return
     if arguments.data is None:
         parser.error("DATA is needed, or --report")
@@ -389,8 +390,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", "Number of distinct clusters")  # few dimensions, many ties
     began = time.perf_counter()
     done = set()
-    if RESULTS.exists():
-        with RESULTS.open(encoding="utf-8", newline="") as file:
+    if TABLE.exists():
+        with TABLE.open(encoding="utf-8", newline="") as file:
             done = {tuple(row[name] for name in ("task", "kind", "method", "settings")) for row in csv.DictReader(file)}
     for name in arguments.tasks:
         for job in sorted(jobs(name), key=lambda job: list(RUN).index(job.kind)):

@@ -1,6 +1,6 @@
 """Training and embedding from a store larger than memory: peak anonymous memory, and rates against rows in memory.
 
-    python benchmarks/larger_than_memory.py [--gigabytes 8] [--threads 2] [--folder /tmp]
+    python -m benchmarks.timings.larger_than_memory [--gigabytes 8] [--threads 2] [--folder /tmp]
 
 A store of random rows is made in a temporary folder; a child process trains on it and embeds it while its anonymous
 memory (RssAnon: without the page cache) is sampled; another child does the same with rows in memory. Both in one run.
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from figures import figure
+from benchmarks.timings.figures import figure
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import StoreWriter, open_store
 from hscmae.embedding import embed_file
@@ -78,7 +78,7 @@ def child(store: Path, in_memory: bool, steps: int, warm_start: str, threads: in
 
 def watched(*arguments: object) -> tuple[dict[str, float], float]:
     """Run a child; its figures and its peak of anonymous memory in GB."""
-    command = [sys.executable, __file__, "--child", *map(str, arguments)]
+    command = [sys.executable, "-m", __spec__.name, "--child", *map(str, arguments)]
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:

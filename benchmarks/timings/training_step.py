@@ -1,6 +1,6 @@
 """The training loop against its limit: the time that its minimal matrix products alone take.
 
-    python benchmarks/training_step.py [--width 1024] [--batch 512] [--threads 2] [--profile]
+    python -m benchmarks.timings.training_step [--width 1024] [--batch 512] [--threads 2] [--profile]
 
 Minimal products: every first layer without the gradient of its input, the teacher without any backward pass. Products
 between samples (logits, affinities, covariances: 2% of the rest) are left out, so that the limit is rather too fast.
@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +21,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from figures import figure
+from benchmarks.pages import RESULTS
+from benchmarks.timings.figures import figure
 from hscmae.files import write_atomic
 from hscmae.losses import affinity
 from hscmae.methods import HSCMAE
@@ -31,7 +31,7 @@ DIMS = {"audio": 128, "visual": 1024}
 TURN = 10
 TURNS = 9
 AUTHORS_CLIPS = 410
-PROFILE = Path(__file__).parent / "results" / "profile.json"
+PROFILE = RESULTS / "profile.json"
 
 
 def products(

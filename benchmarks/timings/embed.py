@@ -2,7 +2,7 @@
 
 The store is larger than a gigabyte: smaller ones have their checksums verified first, which is not counted here.
 
-python benchmarks/embed.py [--rows 262144] [--threads 2]
+python -m benchmarks.timings.embed [--rows 262144] [--threads 2]
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from figures import figure
+from benchmarks.timings.figures import figure
+from benchmarks.timings.larger_than_memory import DIMS, make_store
 from hscmae.config import HSCMAEConfig
 from hscmae.data.store import open_store
 from hscmae.embedding import embed_file
 from hscmae.methods import HSCMAE
 from hscmae.methods.base import BLOCK
-from larger_than_memory import DIMS, make_store
 
 TARGET = 1.3
 REPEATS = 5

@@ -1,6 +1,6 @@
 """Every timing in one table, as `make bench` prints it; writes benchmarks/results/latest.json and docs/performance.md.
 
-    python benchmarks/run.py [--minutes 14] [--only training_step embed]
+    python -m benchmarks.timings.run [--minutes 14] [--only training_step embed]
 
 Each benchmark runs in a process of its own; what one cannot measure (an extra that is missing, too little disk, a
 crash, no time left) becomes a row without a verdict that says why. The most telling come first, the longest last.
@@ -25,10 +25,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from figures import COLUMNS, figure
+from benchmarks.pages import RESULTS
+from benchmarks.timings import performance
+from benchmarks.timings.figures import COLUMNS, figure
 from hscmae.files import write_atomic
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
 # (module, arguments of its rows(), minutes that it takes on 2 cores)
 BENCHMARKS: tuple[tuple[str, dict[str, Any], float], ...] = (
     ("training_step", {}, 2.0),
@@ -56,7 +57,8 @@ def collect(benchmarks: Iterable[tuple[str, dict[str, Any], float]], minutes: fl
     began, rows = time.monotonic(), []
     for module, arguments, expected in benchmarks:
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
-        name = f"{module} ({given})" if given else module
+        name = module.rpartition(".")[2]
+        name = f"{name} ({given})" if given else name
         spent = (time.monotonic() - began) / 60
         if spent + expected > minutes:
             rows.append(figure(name, None, "", reason=f"left out: {spent:.1f} of {minutes:g} minutes were gone"))
@@ -122,13 +124,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these benchmarks alone, without latest.json")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(min(2, os.cpu_count() or 1))
-    chosen = [b for b in BENCHMARKS if arguments.only is None or b[0] in arguments.only]
+    chosen = [
+        (f"benchmarks.timings.{name}", given, minutes)
+        for name, given, minutes in BENCHMARKS
+        if arguments.only is None or name in arguments.only
+    ]
     rows = collect(chosen, arguments.minutes)
     assert all(set(COLUMNS) <= set(row) for row in rows)
     show(rows)
     if arguments.only is None:
-        write(rows, RESULTS)
-        importlib.import_module("performance").update()
+        write(rows, RESULTS / "latest.json")
+        performance.update()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
+from benchmarks.pages import ROOT, fill
 from hscmae.evaluation.selection import SCALES, scales
-from pages import ROOT, fill
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, list[float]]]  # criterion -> scope -> one figure a choice
@@ -369,6 +369,6 @@ def report(path: Path) -> None:
         "counts": counts(rows),
     }
     parts = {name: "\n".join(lines) for name, lines in told.items()}
-    fill(DOCS / "selection.md", "benchmarks/selection_report.py", parts)
+    fill(DOCS / "selection.md", "benchmarks/studies/selection_report.py", parts)
     for name, figure in {"loss": loss_plot(main), "scatter": scatter_plot(main, SCATTERED)}.items():
         figure.savefig(DOCS / f"selection-{name}.png", dpi=130)
