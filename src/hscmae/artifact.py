@@ -27,7 +27,8 @@ from hscmae.files import FolderKind, output_folder, recover, write_atomic
 VERSION = 1
 FORMAT = "hscmae-model"
 WEIGHTS, CONFIG, CARD, SEEN = "model.safetensors", "config.json", "README.md", "training_rows.safetensors"
-ARTIFACT = FolderKind("a model", [CONFIG], FORMAT, [WEIGHTS, CONFIG, CARD, SEEN])
+PUBLISHED = [WEIGHTS, CONFIG, CARD]
+ARTIFACT = FolderKind("a model", [CONFIG], FORMAT, [*PUBLISHED, SEEN])
 
 
 def is_artifact(folder: Path) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hscmae.artifact import CARD, CONFIG, WEIGHTS, read_config
+from hscmae.artifact import PUBLISHED, read_config
 from hscmae.extras import require
 from hscmae.methods import load
 from hscmae.methods.base import Method
-
-PUBLISHED = [WEIGHTS, CONFIG, CARD]
 
 
 def from_pretrained(name: str | Path) -> Method:

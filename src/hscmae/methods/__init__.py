@@ -53,26 +53,3 @@ def load(folder: str | Path) -> Method:
     """
     folder = Path(folder)
     return get_method(str(read_config(folder).get("method"))).load(folder)
-
-
-__all__ = [
-    "CAVMAE",
-    "CCA",
-    "DCCA",
-    "DCCAE",
-    "HSCMAE",
-    "MAE",
-    "METHODS",
-    "PCA",
-    "PLS",
-    "InfoNCE",
-    "KernelCCA",
-    "Method",
-    "Random",
-    "RidgeCCA",
-    "SmoothedCCA",
-    "SmoothedKernelCCA",
-    "SoftCLIP",
-    "get_method",
-    "load",
-]
