@@ -142,7 +142,11 @@ def read_seen(folder: Path) -> dict[str, Tensor] | None:
 def model_card(config: Mapping[str, Any]) -> str:
     """The artefact's ``README.md``; names that come from files are quoted for where they stand."""
     environment = Environment(
-        loader=PackageLoader("hscmae", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("hscmae", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
     return environment.get_template("card.md.j2").render(config=config)
