@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hscmae.version import __version__
 
 if TYPE_CHECKING:
     from hscmae.artifact import from_pretrained, push_to_hub
@@ -93,6 +93,7 @@ __all__ = [
     "SmoothedCCA",
     "SmoothedKernelCCA",
     "SoftCLIP",
+    "__version__",
     "evaluate",
     "from_pretrained",
     "load",
@@ -109,4 +110,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hscmae import __version__
 from hscmae.data.scaling import Standardizer
 from hscmae.errors import InputError
 from hscmae.extras import require
 from hscmae.files import write_atomic
+from hscmae.version import __version__
 
 if TYPE_CHECKING:
     from hscmae.methods.base import Method
