@@ -11,7 +11,7 @@
 
 import lazy_loader
 
-__version__ = "0.1.0"
+from hscmae.version import __version__ as __version__
 
 # What is public stands in __init__.pyi, and is imported on first use: `hscmae --help` does not wait for torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hscmae import __version__
 from hscmae.errors import InputError
 from hscmae.files import FolderKind, output_folder, recover, write_atomic
+from hscmae.version import __version__
 
 VERSION = 1
 FORMAT = "hscmae-model"

@@ -20,7 +20,6 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from hscmae import __version__
 from hscmae.artifact import read_config
 from hscmae.config import Section
 from hscmae.data.inspect import Inspection, inspect_file
@@ -42,6 +41,7 @@ from hscmae.report.gather import (
     retrieval,
     suspicious_pairs,
 )
+from hscmae.version import __version__
 
 COLOURS = 12  # of the map's classes; the style sheet has as many
 BARS = 60  # classes shown one by one
