@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import threading
 import time
@@ -23,6 +22,7 @@ import numpy as np
 
 from hscmae.benchmark.jobs import RESPLIT, Job
 from hscmae.benchmark.worker import work
+from hscmae.cpus import usable_cpus
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
 from hscmae.errors import InputError, RunError
@@ -241,8 +241,7 @@ def open_runner(folder: Path, pairs: Pairs, options: Mapping[str, Any], **runnin
         (folder / FITS).mkdir(exist_ok=True)
         write_atomic(saved, (json.dumps(now, indent=1) + "\n").encode())
         if threads is None:
-            usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            threads = max(1, usable // jobs)
+            threads = max(1, usable_cpus() // jobs)
         yield Runner(folder, store, jobs=jobs, threads=threads, progress=running.get("progress"))
     finally:
         shutil.rmtree(data, ignore_errors=True)
