@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import threading
 import time
@@ -23,6 +22,7 @@ import numpy as np
 
 from hscmae.benchmark.jobs import RESPLIT, Job
 from hscmae.benchmark.worker import work
+from hscmae.cpus import usable_cpus
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
 from hscmae.errors import InputError, RunError
@@ -229,8 +229,7 @@ def open_runner(folder: Path, pairs: Pairs, options: Mapping[str, Any], **runnin
     """
     jobs, threads = running.get("jobs", 1), running.get("threads")
     if threads is None:
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, usable // jobs)
+        threads = max(1, usable_cpus() // jobs)
     resume, overwrite = running.get("resume", False), running.get("overwrite", False)
     with (
         output_folder(folder, BENCHMARK, resume=resume, overwrite=overwrite, resumable=_has_results) as place,

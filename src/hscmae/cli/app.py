@@ -11,6 +11,7 @@ from collections.abc import Callable
 import typer
 
 from hscmae.cli import archive, compare, data, pages, train
+from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, printable
 
 ONLY_TRAIN = "only train works in several processes: start the other verbs without torchrun"
@@ -37,6 +38,7 @@ for title, module in (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted."""
+    set_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
         from hscmae.training.distributed import run_as_one

@@ -7,7 +7,6 @@ gradients and shape. They are made for trying things out; features of trained ne
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.cpus import usable_cpus
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import StoreWriter, open_store
 from hscmae.errors import InputError
@@ -65,7 +65,7 @@ def extract(
     waiting, done = iter(clips), 0
     with (
         StoreWriter(output, overwrite=overwrite, source="media files") as writer,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        ThreadPoolExecutor(workers or usable_cpus()) as pool,
     ):
         while block := list(islice(waiting, BLOCK_CLIPS)):
             rows: list[tuple[str, dict[str, Vector]]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.cpus import usable_cpus
 from hscmae.errors import InputError
 from hscmae.extract.media import RATE, MediaClip, find_clips, read_audio, read_pictures
 from hscmae.extras import require
@@ -55,7 +55,7 @@ def embed_media(clips: Mapping[int, MediaClip], budget: int = BUDGET) -> dict[in
     """
     shown: dict[int, dict[str, Any]] = {}
     rows, spent = list(clips), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             for row, entry in zip(batch, pool.map(_entry, (clips[row] for row in batch)), strict=True):
