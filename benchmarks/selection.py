@@ -35,7 +35,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 import hscmae
 import selection_report
-from hscmae.data.damage import with_wrong_pairs
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import exclude_ids, resplit, validation_rows
 from hscmae.demo.run import make_data

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hscmae.benchmark.damage import with_foreign_events, with_missing_values, with_wrong_pairs
 from hscmae.benchmark.jobs import RESPLIT, Contender, Job
 from hscmae.config import DeepConfig, merge
-from hscmae.data.damage import with_foreign_events, with_missing_values, with_wrong_pairs
 from hscmae.data.pairs import Pairs
 from hscmae.data.splits import resplit, validation_rows
 from hscmae.data.store import open_store
