@@ -59,8 +59,8 @@ def evaluate_supervised(
     pairs = Pairs.of(data)
     if pairs.labels is None:
         raise InputError(f"{pairs.source}: has no labels to train classifiers with")
-    vectors = pairs.usable()
     training = np.ones(len(pairs), dtype=bool) if pairs.split is None else pairs.split != b"test"
+    vectors = pairs.usable(among=np.flatnonzero(training))
     hot = pairs.labels.one_hot()
     counts = hot[training & vectors.complete()].sum(axis=0)
     classes = np.argsort(-counts, kind="stable")[:MAX_CLASSES]

@@ -155,7 +155,7 @@ class Method(ABC):
         rows = np.arange(len(pairs)) if pairs.split is None else pairs.rows_of("train")
         for m, x in pairs.features.items():
             _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
-        vectors = pairs.usable(self._how)
+        vectors = pairs.usable(self._how, among=rows)  # what is silence, test rows must not say
         pairs = replace(pairs, present=vectors.present) if self._keeps_steps else vectors
         complete = int(pairs.complete()[rows].sum())
         if complete < 8:
