@@ -22,7 +22,7 @@ from benchmarks.pages import RESULTS, ROOT, fill, table
 from hscmae.benchmark.table import t_interval
 from hscmae.data.pairs import Pairs
 from hscmae.data.splits import exclude_ids, resplit
-from hscmae.evaluation.metrics import evaluate_embeddings
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.methods import get_method
 
 FIGURES = RESULTS / "background.json"
@@ -35,7 +35,7 @@ COLOURS = dict(zip(METHODS, ("#999999", "#56B4E9", "#D55E00"), strict=True))
 def score(name: str, pairs: Pairs, background: Pairs | None) -> float:
     test = pairs.of_split("test")
     model = get_method(name)(seed=0).fit(pairs, background=background)
-    return float(evaluate_embeddings(model.embed_pairs(test), test.labels, bootstrap=0)["avg/mAP"])
+    return float(Retrieval(model.embed_pairs(test), test.labels).metrics(bootstrap=0)["avg/mAP"])
 
 
 def measure(data: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from benchmarks.pages import RESULTS
 from hscmae.demo.run import METHODS, make_data
-from hscmae.evaluation.metrics import per_query
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.methods import get_method
 
 OURS = "hscmae"
@@ -34,9 +34,9 @@ def average_precision(seed: int, clips: int) -> dict[str, AP]:
         for name in METHODS:
             method = get_method(name)(seed=seed).fit(pairs)
             table = np.full((len(test), 2), np.nan)
-            rankings = per_query(method.embed_pairs(test), test.labels, present=test.present)
-            for column, (rows, ranking) in enumerate(rankings.values()):
-                table[rows, column] = ranking.ap
+            retrieval = Retrieval(method.embed_pairs(test), test.labels, present=test.present)
+            for column, values in enumerate(retrieval.values.values()):
+                table[:, column] = values["mAP"]
             found[name] = table
             print(f"seed {seed}: {name} {mean_ap(table):.4f}", flush=True)
         return found

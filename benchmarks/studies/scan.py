@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import hscmae
-from hscmae.data.damage import with_wrong_pairs
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.data.splits import resplit
 from hscmae.methods import get_method
 from hscmae.runs import settings_from

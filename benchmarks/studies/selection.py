@@ -36,11 +36,11 @@ from sklearn.metrics import adjusted_mutual_info_score
 import hscmae
 from benchmarks.pages import RESULTS
 from benchmarks.studies import selection_report
-from hscmae.data.damage import with_wrong_pairs
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import exclude_ids, resplit, validation_rows
 from hscmae.demo.run import make_data
-from hscmae.evaluation.metrics import evaluate_embeddings
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.evaluation.selection import (
     alignment_gap,
     effective_rank,
@@ -348,7 +348,7 @@ def measured(job: Job, pairs: Pairs) -> list[dict[str, Any]]:
     seconds = round(time.perf_counter() - began, 2)
     test, rows = pairs.of_split("test"), []
     for c in candidates:
-        score = evaluate_embeddings(c.test, test.labels, bootstrap=0, ks=(1,))["avg/mAP"]
+        score = Retrieval(c.test, test.labels).metrics(bootstrap=0)["avg/mAP"]
         same = dict(zip(("task", "kind", "method", "settings"), job.key, strict=True))
         same |= {"family": c.family, "dim": c.dim, "step": c.step, "fit_seconds": seconds, "mAP": round(score, 5)}
         variants = {"all": c.held_out}

@@ -46,6 +46,22 @@ def test_labels_of_test_rows_train_nothing():
     assert fooled["avg/R@1"] == honest["avg/R@1"]
 
 
+def test_vectors_of_test_rows_train_nothing():
+    """Not even by making a vector that training rows share so frequent that it counts as silence."""
+    data = make_pairs(300)
+    train, test = data.rows_of("train"), data.rows_of("test")
+    features = {m: x.copy() for m, x in data.features.items()}
+    for x in features.values():
+        x[train[1:4]] = x[train[0]]
+    changed = {m: x.copy() for m, x in features.items()}
+    for x in changed.values():
+        x[test] = x[train[0]]
+    found = [evaluate_supervised(replace(data, features=x), split="train", bootstrap=0) for x in (features, changed)]
+    for metrics in found:
+        del metrics["silent/audio"], metrics["silent/visual"]  # counted over the whole file
+    assert found[0] == found[1]
+
+
 def test_rows_that_lack_a_modality():
     data = make_pairs(300)
     present = {"audio": np.arange(300) % 4 != 1, "visual": np.arange(300) % 5 != 2}

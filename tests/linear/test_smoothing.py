@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hscmae.data.synthetic import synthetic_pairs
-from hscmae.evaluation.metrics import evaluate_embeddings
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import covariances, ridge_cca
 from hscmae.linear.smoothing import fuse, smoothed_cca, smoothing_operator, top_neighbours
 
@@ -161,7 +161,7 @@ def test_beats_ridge_cca_on_clean_and_on_wrong_pairs(seed, wrong):
     y = {m: torch.from_numpy((v - scale[m][0]) / scale[m][1]) for m, v in test.features.items()}
 
     def quality(maps):
-        return evaluate_embeddings({m: maps(m, v) for m, v in y.items()}, test.labels, bootstrap=0)["avg/mAP"]
+        return Retrieval({m: maps(m, v) for m, v in y.items()}, test.labels).metrics(bootstrap=0)["avg/mAP"]
 
     ridges = (0.3, 1.0, 3.0, 10.0)
     plain = max(quality(ridge_cca(covariances(x), 32, r)) for r in ridges)

@@ -16,7 +16,7 @@ from hscmae.cli import main
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
 from hscmae.errors import InputError
-from hscmae.evaluation.metrics import evaluate_embeddings
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import blended, covariances, ridge_cca
 from hscmae.methods import get_method
 from hscmae.methods.base import Method
@@ -86,7 +86,7 @@ def test_many_of_the_same_kind_help_a_few(name: str) -> None:
     found = []
     for background in (None, many):
         model = get_method(name)(dim=5, **METHODS[name]).fit(few, background=background)
-        found.append(evaluate_embeddings(model.embed_pairs(test), test.labels, bootstrap=0)["avg/mAP"])
+        found.append(Retrieval(model.embed_pairs(test), test.labels).metrics(bootstrap=0)["avg/mAP"])
         assert model.summary_.get("background_pairs") == (None if background is None else len(many))
     assert found[1] > found[0] + 0.03
 

@@ -73,13 +73,24 @@ def test_the_seed_decides(deep_name: str, pairs: Pairs) -> None:
     assert not np.allclose(first, other)
 
 
-def test_test_rows_change_nothing(name: str, pairs: Pairs) -> None:
-    rows = pairs.rows_of("test")
-    changed = {m: x.copy() for m, x in pairs.features.items()}
-    for x in changed.values():
-        x[rows] = x[rows] * 3 + 1
-    a, b = (quick(name).fit(p)._tensors() for p in (pairs, replace(pairs, features=changed)))
-    assert all(bool((a[k] == b[k]).all()) for k in a)
+@pytest.mark.parametrize("change", ["other values", "the vector that four training rows share", "nothing present"])
+def test_test_rows_change_nothing(name: str, change: str, pairs: Pairs) -> None:
+    train, test = pairs.rows_of("train"), pairs.rows_of("test")
+    features = {m: x.copy() for m, x in pairs.features.items()}
+    for x in features.values():
+        x[train[1:4]] = x[train[0]]  # one row more that holds this vector would make all of them silent
+    changed, present = {m: x.copy() for m, x in features.items()}, {}
+    for m, x in changed.items():
+        if change == "other values":
+            x[test] = x[test] * 3 + 1
+        elif change == "nothing present":
+            present[m] = pairs.split != b"test"
+        else:
+            x[test] = x[train[0]]
+    before, after = replace(pairs, features=features), replace(pairs, features=changed, present=present)
+    a, b = quick(name).fit(before), quick(name).fit(after)
+    assert a.summary_["complete_pairs"] == b.summary_["complete_pairs"]
+    assert all(bool((v == b._tensors()[k]).all()) for k, v in a._tensors().items())
 
 
 def test_finds_pairs_better_than_chance(name: str) -> None:

@@ -15,6 +15,7 @@ from conftest import make_pairs
 from hscmae.data.pairs import Labels
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.methods import Method, get_method
 from hscmae.report import gather
 
@@ -26,16 +27,16 @@ def fitted() -> Method:
 
 def test_metrics_are_those_of_evaluate(fitted: Method) -> None:
     pairs = make_pairs()
-    assert gather.retrieval(fitted, pairs, split="test").metrics == evaluate(fitted, pairs, seed=0)
+    assert gather.findings(fitted, pairs, split="test").metrics == evaluate(fitted, pairs, seed=0)
 
 
 def test_results_are_the_nearest_items_in_order(fitted: Method) -> None:
-    found = gather.retrieval(fitted, make_pairs(), split="test")
-    z = fitted.embed_pairs(found.pairs)
-    classes = found.pairs.labels.indices
-    for way in found.ways:
-        for query in way.queries:
-            scores = z[way.target] @ z[way.source][query.row]
+    found = gather.findings(fitted, make_pairs(), split="test")
+    z = fitted.embed_pairs(make_pairs().of_split("test"))
+    classes = found.clips.labels.indices
+    for examples in found.examples:
+        for query in examples.queries:
+            scores = z[examples.direction.target] @ z[examples.direction.source][query.row]
             expected = sorted(range(len(scores)), key=lambda j: -scores[j])[: gather.RESULTS]
             assert [r.row for r in query.results] == expected
             assert [r.score for r in query.results] == pytest.approx(scores[expected], abs=1e-6)
@@ -43,41 +44,39 @@ def test_results_are_the_nearest_items_in_order(fitted: Method) -> None:
 
 
 def test_best_typical_and_worst_queries(fitted: Method) -> None:
-    found = gather.retrieval(fitted, make_pairs(), split="test")
-    for way in found.ways:
-        scores = {g: [q.score for q in way.queries if q.group == g] for g in ("best", "typical", "worst")}
+    found = gather.findings(fitted, make_pairs(), split="test")
+    for examples in found.examples:
+        scores = {g: [q.score for q in examples.queries if q.group == g] for g in ("best", "typical", "worst")}
         assert [len(v) for v in scores.values()] == [gather.EXAMPLES] * 3
         assert min(scores["best"]) >= max(scores["typical"]) >= min(scores["typical"]) >= max(scores["worst"])
-        rows = [q.row for q in way.queries]
+        rows = [q.row for q in examples.queries]
         assert len(set(rows)) == len(rows)
         for group in scores:  # four classes: three queries of each group can differ
-            of = [found.pairs.labels.indices[q.row] for q in way.queries if q.group == group]
+            of = [found.clips.labels.indices[q.row] for q in examples.queries if q.group == group]
             assert len(set(of)) == gather.EXAMPLES
 
 
 def test_the_best_query_is_the_best_and_the_worst_the_worst(fitted: Method) -> None:
-    from hscmae.evaluation.metrics import per_query
-
-    found = gather.retrieval(fitted, make_pairs(), split="test")
-    rankings = per_query(fitted.embed_pairs(found.pairs), found.pairs.labels)
-    for way in found.ways:
-        ap = rankings[way.name][1].ap
-        assert way.queries[0].score == ap.max()
-        assert way.queries[2 * gather.EXAMPLES].score == ap.min()
+    found = gather.findings(fitted, make_pairs(), split="test")
+    of = Retrieval.of(fitted, make_pairs())
+    for examples in found.examples:
+        ap = of.ranking(examples.direction).ap
+        assert examples.queries[0].score == ap.max()
+        assert examples.queries[2 * gather.EXAMPLES].score == ap.min()
 
 
 def test_few_queries_are_shown_once(fitted: Method) -> None:
     pairs = make_pairs().take(np.arange(0, 20))
-    found = gather.retrieval(fitted, replace(pairs, split=None).take(np.arange(4)), split="test")
-    for way in found.ways:
-        assert sorted(q.row for q in way.queries) == [0, 1, 2, 3]
+    found = gather.findings(fitted, replace(pairs, split=None).take(np.arange(4)), split="test")
+    for examples in found.examples:
+        assert sorted(q.row for q in examples.queries) == [0, 1, 2, 3]
 
 
 def test_without_labels_queries_are_chosen_by_the_rank_of_their_pair(fitted: Method) -> None:
-    found = gather.retrieval(fitted, make_pairs().without_labels(), split="test")
+    found = gather.findings(fitted, make_pairs().without_labels(), split="test")
     assert found.per_class == {} and found.curves == {} and found.confusion.size == 0
-    for way in found.ways:
-        for q in way.queries:
+    for examples in found.examples:
+        for q in examples.queries:
             assert q.score == 1 / q.pair_rank
             assert all(r.relevant == (r.row == q.row) for r in q.results)
 
@@ -89,7 +88,7 @@ def test_confusion_against_loops_with_several_labels_a_clip() -> None:
     indptr = np.cumsum([0, *map(len, sets)])
     labels = Labels(np.array([c for s in sets for c in s], dtype=np.int64), indptr, ("a", "b", "c", "d", "e"))
     method = get_method("ridge-cca")(dim=4).fit(pairs)
-    found = gather.retrieval(method, replace(pairs, labels=labels), split="all")
+    found = gather.findings(method, replace(pairs, labels=labels), split="all")
     z = method.embed_pairs(pairs)
     expected = []
     for source, target in (("audio", "visual"), ("visual", "audio")):
@@ -107,7 +106,7 @@ def test_confusion_against_loops_with_several_labels_a_clip() -> None:
 
 def test_the_matrix_keeps_to_the_most_frequent_classes() -> None:
     pairs = make_pairs(n=200, classes=30)
-    found = gather.retrieval(get_method("ridge-cca")(dim=4).fit(pairs), pairs, split="all")
+    found = gather.findings(get_method("ridge-cca")(dim=4).fit(pairs), pairs, split="all")
     counts = np.bincount(pairs.labels.indices, minlength=30)
     assert len(found.classes) == gather.CLASSES
     assert counts[found.classes].min() >= np.sort(counts)[-gather.CLASSES]
@@ -150,7 +149,7 @@ def test_umap_is_a_second_map_where_it_is_installed(monkeypatch: pytest.MonkeyPa
 
 def test_large_splits_are_sampled_for_the_map(fitted: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "MAP_CLIPS", 10)
-    found = gather.retrieval(fitted, make_pairs(), split="test")
+    found = gather.findings(fitted, make_pairs(), split="test")
     assert len(found.map_rows) == 10 == len(found.projections[0].points["audio"])
     assert len(set(found.map_rows.tolist())) == 10
 
@@ -159,11 +158,11 @@ def test_missing_modalities_have_no_pair_and_no_place_in_results(fitted: Method)
     pairs = make_pairs()
     lacks = np.ones(len(pairs), dtype=bool)
     lacks[::10] = False
-    found = gather.retrieval(fitted, replace(pairs, present={"visual": lacks}), split="test")
-    absent = set(np.flatnonzero(~found.pairs.present["visual"]).tolist())
+    found = gather.findings(fitted, replace(pairs, present={"visual": lacks}), split="test")
+    absent = set(np.flatnonzero(~found.clips.present["visual"]).tolist())
     assert absent
     assert np.isnan(found.pair_cosine[sorted(absent)]).all()
-    (to_visual,) = [way for way in found.ways if way.target == "visual"]
+    (to_visual,) = [examples for examples in found.examples if examples.direction.target == "visual"]
     assert not absent & {r.row for q in to_visual.queries for r in q.results}
 
 
@@ -171,7 +170,7 @@ def test_a_silent_row_is_known_from_all_splits(fitted: Method) -> None:
     pairs = make_pairs()
     features = {m: x.copy() for m, x in pairs.features.items()}
     features["audio"][[0, 1, 2, 3, 5]] = 0  # five rows, of which two are test rows
-    found = gather.retrieval(fitted, replace(pairs, features=features), split="test")
+    found = gather.findings(fitted, replace(pairs, features=features), split="test")
     assert np.flatnonzero(found.silent["audio"]).tolist() == [0, 1]
 
 
@@ -208,4 +207,4 @@ def test_data_without_the_model_s_modality(fitted: Method) -> None:
     pairs = make_pairs()
     alone = replace(pairs, features={"audio": pairs.features["audio"]}, present={})
     with pytest.raises(InputError, match="has no visual"):
-        gather.retrieval(fitted, alone, split="test")
+        gather.findings(fitted, alone, split="test")

@@ -23,15 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from hscmae.benchmark.damage import with_foreign_events, with_missing_values, with_wrong_pairs
 from hscmae.benchmark.jobs import RESPLIT, Contender, Job
 from hscmae.config import DeepConfig, merge
-from hscmae.data.damage import with_foreign_events, with_missing_values, with_wrong_pairs
 from hscmae.data.pairs import Pairs
 from hscmae.data.splits import resplit, validation_rows
 from hscmae.data.store import open_store
 from hscmae.errors import HscmaeError, InputError
-from hscmae.evaluation.metrics import per_class_ap, per_query, precision_recall
-from hscmae.evaluation.protocol import evaluate
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.evaluation.selection import grounded_knn
 from hscmae.evaluation.structure import structure
 from hscmae.evaluation.supervised import evaluate_supervised
@@ -87,8 +86,8 @@ def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
         split = np.full(len(pairs), b"train", dtype="S5")
         split[validation_rows(pairs.ids, VALIDATION_SHARE, 0)[1]] = b"val"
         pairs = replace(pairs, split=split)
-    held_out = pairs.of_split("val")
-    held_out = held_out.take(np.flatnonzero(held_out.usable().complete()))
+    usable = pairs.usable(among=pairs.rows_of("train")).complete()
+    held_out = pairs.take(np.flatnonzero(usable & (pairs.split == b"val")))
     if len(held_out) < TUNABLE:
         raise InputError(f"{len(held_out)} held-out pairs are too few to tune by ({TUNABLE} needed)")
     method = get_method(job.contender.method)
@@ -106,16 +105,16 @@ def _test(job: Job, pairs: Pairs) -> dict[str, Any]:
     damage = {"": None, "wrong-pairs": with_wrong_pairs, "co-occurrence": with_foreign_events}[job.damage]
     training = pairs if damage is None else damage(pairs, job.share, job.seed)
     model, cost = _fit(job.contender, training, job.seed)
-    metrics = evaluate(model, pairs)
-    split = metrics.pop("split")
-    test, present = pairs.of_split(split), pairs.pooled().of_split(split).present
-    embeddings = model.embed_pairs(test)
+    found = Retrieval.of(model, pairs)
+    metrics = found.metrics()
+    del metrics["split"]
     record = {**metrics, **cost, "n_train": len(pairs.rows_of("train"))}
     if damage is None:
-        record |= {f"structure/{k}": v for k, v in _structure(embeddings, test, present).items()}
-        record |= _details(embeddings, test, present)
+        record |= {f"structure/{k}": v for k, v in _structure(found).items()}
+        record |= _details(found)
     if job.partial:
-        record["partial"] = [[s, _with_missing(model, test, embeddings, present, s, job.seed)] for s in MISSING_SHARES]
+        test = pairs.of_split(str(found.split))
+        record["partial"] = [[share, _with_missing(model, test, found, share, job.seed)] for share in MISSING_SHARES]
     return record
 
 
@@ -164,59 +163,53 @@ def peak_rss_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def _structure(embeddings: dict[str, Any], test: Pairs, present: Any) -> dict[str, float]:
-    rows = np.arange(len(test))
+def _structure(found: Retrieval) -> dict[str, float]:
+    rows = np.arange(found.n)
     if len(rows) > STRUCTURE_ROWS:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:STRUCTURE_ROWS])
     # Silhouette and clusters need scikit-learn, an extra: without it the rest is still measured.
-    labels = test.labels if importlib.util.find_spec("sklearn") else None
+    labels = found.labels if importlib.util.find_spec("sklearn") else None
     return structure(
-        {m: z[rows] for m, z in embeddings.items()},
+        {m: z[rows] for m, z in found.embeddings.items()},
         None if labels is None else labels.take(rows),
-        present={m: p[rows] for m, p in present.items()},
+        present={m: p[rows] for m, p in found.present.items()},
     )
 
 
-def _details(embeddings: dict[str, Any], test: Pairs, present: Any) -> dict[str, Any]:
+def _details(found: Retrieval) -> dict[str, Any]:
     """What plots and paired intervals need: curves, classes, and each clip's AP, rounded to six digits."""
-    if test.labels is None:
+    if found.labels is None:
         return {}
-    counts = np.diff(test.labels.indptr)
+    counts = np.diff(found.labels.indptr)
     ap: dict[str, list[float | None]] = {}
     by_labels: dict[str, dict[int, tuple[float, int]]] = {}
-    for name, (rows, ranking) in per_query(embeddings, test.labels, present=present).items():
-        column = np.full(len(test), np.nan)
-        column[rows] = ranking.ap
-        ap[name] = [None if math.isnan(x) else round(x, 6) for x in column.tolist()]
-        by_labels[name] = {}
+    for direction, values in found.values.items():
+        column = values["mAP"]
+        ap[direction.name] = [None if math.isnan(x) else round(x, 6) for x in column.tolist()]
+        by_labels[direction.name] = {}
         for labels in range(1, MOST_LABELS + 1):
             which = (counts == labels if labels < MOST_LABELS else counts >= labels) & ~np.isnan(column)
             if which.any():
-                by_labels[name][labels] = float(column[which].mean()), int(which.sum())
-    common = {test.labels.names[c] for c in np.argsort(-np.bincount(test.labels.indices))[:CLASSES_KEPT]}
-    classes = per_class_ap(embeddings, test.labels, present=present)
-    curves = precision_recall(embeddings, test.labels, present=present)
+                by_labels[direction.name][labels] = float(column[which].mean()), int(which.sum())
+    common = {found.labels.names[c] for c in np.argsort(-np.bincount(found.labels.indices))[:CLASSES_KEPT]}
     return {
         "ap": ap,
         "by_labels": by_labels,
-        "classes": {d: {c: x for c, x in values.items() if c in common} for d, values in classes.items()},
-        "precision_recall": {d: [x.tolist(), y.tolist()] for d, (x, y) in curves.items()},
+        "classes": {d.name: {c: x for c, x in of.items() if c in common} for d, of in found.per_class().items()},
+        "precision_recall": {d.name: [x.tolist(), y.tolist()] for d, (x, y) in found.precision_recall().items()},
     }
 
 
-def _with_missing(
-    model: Method, test: Pairs, clean: dict[str, Any], present: Any, share: float, seed: int
-) -> dict[str, float]:
+def _with_missing(model: Method, test: Pairs, clean: Retrieval, share: float, seed: int) -> dict[str, float]:
     """mAP of queries with missing values against whole gallery items, by direction and on average."""
-    found = {}
+    ap = {}
     for i, (m, x) in enumerate(test.features.items()):
         damaged = with_missing_values(x, share, model.scalers_[m].mean, 1000 * seed + i)
         z = model.embed(m, damaged, present=test.present[m], lengths=test.lengths.get(m))
-        # The direction that queries with this modality comes first in the order of modalities.
-        others = {name: rows for name, rows in clean.items() if name != m}
-        direction, (_, ranking) = next(iter(per_query({m: z, **others}, test.labels, present=present).items()))
-        found[direction] = float(np.nanmean(ranking.ap))
-    return {**found, "avg": float(np.mean(list(found.values())))}
+        found = Retrieval({**clean.embeddings, m: z}, clean.labels, present=clean.present)
+        direction = next(direction for direction in found.directions if direction.source == m)
+        ap[direction.name] = float(np.nanmean(found.ranking(direction).ap))
+    return {**ap, "avg": float(np.mean(list(ap.values())))}
 
 
 def _finite(value: Any) -> Any:

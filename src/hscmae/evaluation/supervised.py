@@ -17,7 +17,7 @@ from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import pool_steps
 from hscmae.data.scaling import Moments
 from hscmae.errors import InputError
-from hscmae.evaluation.protocol import evaluate_embedder
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.extras import require
 
 MIN_ROWS = 20
@@ -59,8 +59,8 @@ def evaluate_supervised(
     pairs = Pairs.of(data)
     if pairs.labels is None:
         raise InputError(f"{pairs.source}: has no labels to train classifiers with")
-    vectors = pairs.usable()
     training = np.ones(len(pairs), dtype=bool) if pairs.split is None else pairs.split != b"test"
+    vectors = pairs.usable(among=np.flatnonzero(training))
     hot = pairs.labels.one_hot()
     counts = hot[training & vectors.complete()].sum(axis=0)
     classes = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
@@ -77,7 +77,7 @@ def evaluate_supervised(
         scalers[m] = moments.standardizer()
         classifiers[m] = _fit(scalers[m].apply(x[rows]), hot[rows][:, classes], pairs.labels.is_single, seed)
 
-    def embed(modality: str, x: FloatArray, present: BoolArray, lengths: IntArray | None) -> FloatArray:
+    def embed(modality: str, x: FloatArray, *, present: BoolArray, lengths: IntArray | None) -> FloatArray:
         x = x if lengths is None else pool_steps(x, lengths, "mean")
         out = np.zeros((len(x), len(classes)))
         if present.any():
@@ -85,7 +85,8 @@ def evaluate_supervised(
             out[present] = posterior / np.linalg.norm(posterior, axis=1, keepdims=True)
         return out
 
-    return evaluate_embedder(embed, pairs, pairs.modalities, split=split, bootstrap=bootstrap, seed=seed)
+    found = Retrieval.embedded(embed, pairs, pairs.modalities, split=split)
+    return found.metrics(bootstrap=bootstrap, seed=seed)
 
 
 def _fit(x: npt.NDArray[np.float32], hot: BoolArray, single: bool, seed: int) -> Any:

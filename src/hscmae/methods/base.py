@@ -118,7 +118,7 @@ class Method(Estimator, ABC):
         for m, x in pairs.features.items():
             _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
         self.seen_ = fingerprint(pairs, rows=rows)
-        vectors = pairs.usable(self._how)
+        vectors = pairs.usable(self._how, among=rows)  # what is silence, test rows must not say
         pairs = replace(pairs, present=vectors.present) if self._keeps_steps else vectors
         complete = int(pairs.complete()[rows].sum())
         if complete < 8:

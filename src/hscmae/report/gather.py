@@ -9,20 +9,19 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hscmae.audit import MIN_PAIRS, audit
 from hscmae.data.pairs import BoolArray, Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.evaluation.grid import Float64Array
-from hscmae.evaluation.metrics import direction, evaluate_embeddings, per_class_ap, per_query, precision_recall
+from hscmae.evaluation.metrics import Rows
+from hscmae.evaluation.retrieval import Direction, Retrieval
 from hscmae.methods.base import Float32Array, Method
 
 TOP = 10  # results that confusion looks at
@@ -32,8 +31,6 @@ MAP_CLIPS = 1500
 UMAP_NEIGHBOURS = 15
 CLASSES = 20  # classes in the confusion matrix
 SUSPICIOUS = 24
-
-Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -65,12 +62,10 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Way:
-    """One direction of retrieval: its name, as ``a2v``, and its modalities."""
+class Examples:
+    """Queries to show of one direction of retrieval."""
 
-    name: str
-    source: str
-    target: str
+    direction: Direction
     queries: list[Query]
 
 
@@ -84,14 +79,14 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class Findings:
     """How a method does on one split.
 
     Attributes:
-        pairs: the rows of the split.
+        clips: the rows of the split, without their features.
         silent: modality -> which of them are silent, shape (n,).
         metrics: what ``evaluate`` gives.
-        ways: both directions with queries to show.
+        examples: queries to show, by direction.
         per_class: direction -> class -> mean AP; empty without labels.
         curves: direction -> recall levels and interpolated precision; empty without labels.
         prevalence: mean share of relevant items, the precision of a random order; 0 without labels.
@@ -102,12 +97,12 @@ class Retrieval:
         projections: PCA and, where installed, UMAP.
     """
 
-    pairs: Pairs
+    clips: Pairs
     silent: Mapping[str, BoolArray]
     metrics: dict[str, Any]
-    ways: list[Way]
-    per_class: dict[str, dict[str, float]]
-    curves: dict[str, tuple[Float64Array, Float64Array]]
+    examples: list[Examples]
+    per_class: dict[Direction, dict[str, float]]
+    curves: dict[Direction, tuple[Float64Array, Float64Array]]
     prevalence: float
     pair_cosine: Float64Array
     classes: Rows
@@ -159,64 +154,34 @@ def read_records(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def retrieval(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Retrieval:
+def findings(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Findings:
     """Evaluate on a split and choose what to show.
 
     Raises:
         InputError: the data lacks one of the method's modalities, or has no such rows.
     """
-    method.require_modalities(data)
-    chosen = "all" if data.split is None and split == "test" else split
-    pairs = data.of_split(chosen)
-    present = {m: pairs.present[m] for m in method.dims_}
-    z = {m: method.embed(m, pairs.features[m], present=present[m], lengths=pairs.lengths.get(m)) for m in method.dims_}
-    labels = pairs.labels
-    silent = {
-        m: shared[data.rows_of(chosen)] for m, shared in data.silent().items() if m in method.dims_
-    }  # a vector is shared over all splits
-    metrics = evaluate_embeddings(z, labels, present=present, silent=silent, seed=seed)
-    rankings = per_query(z, labels, present=present)
-    ways, confusions = [], []
+    found = Retrieval.of(method, data, split=split)
+    labels, z = found.labels, found.embeddings
     classes = np.zeros(0, dtype=np.intp)
     if labels is not None:
         counts = np.bincount(labels.indices, minlength=len(labels.names))
         classes = np.sort(np.argsort(-counts, kind="stable")[: min(CLASSES, int((counts > 0).sum()))])
-    for source, target in permutations(method.dims_, 2):
-        queries, ranking = rankings[direction(source, target)]
-        gallery = np.flatnonzero(present[target])
-        value = np.where(ranking.pair_rank > 0, 1 / np.maximum(ranking.pair_rank, 1), np.nan)
-        if labels is not None:
-            value = ranking.ap
-            confusions.append(_confusion(z, source, target, queries, gallery, labels, classes))
-        picked = _pick(value, queries, labels)
-        shown = [
-            Query(
-                int(queries[i]),
-                group,
-                float(value[i]),
-                int(ranking.pair_rank[i]),
-                _results(z[source][queries[i]], z[target], gallery, int(queries[i]), labels),
-            )
-            for group, i in picked
-        ]
-        ways.append(Way(direction(source, target), source, target, shown))
-    shares = [ranking.n_relevant[ranking.n_relevant > 0] / ranking.n_gallery for _, ranking in rankings.values()]
-    map_rows = np.flatnonzero(np.logical_or.reduce(list(present.values())))
+    shares = [r.n_relevant[r.n_relevant > 0] / r.n_gallery for r in found.rankings.values()]
+    present = list(found.present.values())
+    map_rows = np.flatnonzero(np.logical_or.reduce(present))
     if len(map_rows) > MAP_CLIPS:
         map_rows = np.sort(np.random.default_rng(seed).choice(map_rows, MAP_CLIPS, replace=False))
-    return Retrieval(
-        pairs=pairs,
-        silent=silent,
-        metrics={"split": chosen, **metrics},
-        ways=ways,
-        per_class={} if labels is None else per_class_ap(z, labels, present=present),
-        curves={} if labels is None else precision_recall(z, labels, present=present),
+    return Findings(
+        clips=replace(data.without_features().of_split(str(found.split)), present=found.present, lengths={}),
+        silent=found.silent,
+        metrics=found.metrics(seed=seed),
+        examples=[Examples(direction, _queries(found, direction)) for direction in found.directions],
+        per_class=found.per_class(),
+        curves=found.precision_recall(),
         prevalence=float(np.concatenate(shares).mean()) if any(map(len, shares)) else 0.0,
-        pair_cosine=np.where(
-            np.logical_and.reduce(list(present.values())), np.prod(list(z.values()), 0).sum(1), np.nan
-        ),
+        pair_cosine=np.where(np.logical_and.reduce(present), np.prod(list(z.values()), 0).sum(1), np.nan),
         classes=classes,
-        confusion=_mean_of(confusions),
+        confusion=_mean_of([] if labels is None else [_confusion(found, d, labels, classes) for d in found.directions]),
         map_rows=map_rows,
         projections=projections({m: x[map_rows] for m, x in z.items()}, seed=seed),
     )
@@ -265,6 +230,24 @@ def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] 
     )
 
 
+def _queries(found: Retrieval, direction: Direction) -> list[Query]:
+    """The queries to show of one direction, chosen by their AP or, without labels, by the rank of their pair."""
+    ranking, rows = found.ranking(direction), found.rows[direction.source]
+    value = np.where(ranking.pair_rank > 0, 1 / np.maximum(ranking.pair_rank, 1), np.nan)  # (n_queries,)
+    if found.labels is not None:
+        value = ranking.ap
+    return [
+        Query(
+            row=int(rows[i]),
+            group=group,
+            score=float(value[i]),
+            pair_rank=int(ranking.pair_rank[i]),
+            results=_results(found, direction, int(rows[i])),
+        )
+        for group, i in _pick(value, rows, found.labels)
+    ]
+
+
 def _pick(value: Float64Array, queries: Rows, labels: Labels | None) -> list[tuple[str, int]]:
     """Which queries to show: the best, those nearest to the median, the worst; each of other classes if possible."""
     valid = np.flatnonzero(~np.isnan(value))
@@ -290,8 +273,10 @@ def _pick(value: Float64Array, queries: Rows, labels: Labels | None) -> list[tup
     return picked
 
 
-def _results(query: Float32Array, z: Float32Array, gallery: Rows, row: int, labels: Labels | None) -> list[Result]:
-    scores = z[gallery] @ query
+def _results(found: Retrieval, direction: Direction, row: int) -> list[Result]:
+    """The first results of the clip ``row``."""
+    gallery, labels = found.rows[direction.target], found.labels
+    scores = found.embeddings[direction.target][gallery] @ found.embeddings[direction.source][row]  # (n_gallery,)
     best = np.argsort(-scores, kind="stable")[:RESULTS]
     own = set() if labels is None else set(_classes_of(labels, row))
     return [
@@ -304,18 +289,19 @@ def _results(query: Float32Array, z: Float32Array, gallery: Rows, row: int, labe
     ]
 
 
-def _confusion(
-    z: Mapping[str, Float32Array], source: str, target: str, queries: Rows, gallery: Rows, labels: Labels, classes: Rows
-) -> Float64Array:
+def _confusion(found: Retrieval, direction: Direction, labels: Labels, classes: Rows) -> Float64Array:
+    """Share of the first ``TOP`` results that carry a class (column), by class of the query (row)."""
+    queries, gallery = found.rows[direction.source], found.rows[direction.target]
+    z = found.embeddings
     k = min(TOP, len(gallery))
     of = {row: _classes_of(labels, int(row)) for row in np.union1d(queries, gallery).tolist()}
     place = {int(c): i for i, c in enumerate(classes)}
     total, count = np.zeros((len(classes), len(classes))), np.zeros(len(classes))
-    items = np.ascontiguousarray(z[target][gallery].T)
+    items = np.ascontiguousarray(z[direction.target][gallery].T)
     for start in range(0, len(queries), 512):
         block = queries[start : start + 512]
-        found = gallery[np.argpartition(-(z[source][block] @ items), k - 1, axis=1)[:, :k]]
-        for row, results in zip(block.tolist(), found.tolist(), strict=True):
+        nearest = gallery[np.argpartition(-(z[direction.source][block] @ items), k - 1, axis=1)[:, :k]]
+        for row, results in zip(block.tolist(), nearest.tolist(), strict=True):
             share = np.zeros(len(classes))
             for result in results:
                 for c in of[result]:

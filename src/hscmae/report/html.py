@@ -35,10 +35,10 @@ from hscmae.report.gather import (
     CLASSES,
     MAP_CLIPS,
     TOP,
-    Retrieval,
+    Findings,
     Suspicious,
+    findings,
     read_records,
-    retrieval,
     suspicious_pairs,
 )
 from hscmae.version import __version__
@@ -130,7 +130,7 @@ def write_report(
     method = load(run)
     inspection = None if file is None else inspect_file(file)
     stage(1)
-    found = None if pairs is None else retrieval(method, pairs, split=split, seed=int(config["settings"]["seed"]))
+    found = None if pairs is None else findings(method, pairs, split=split, seed=int(config["settings"]["seed"]))
     stage(2)
     doubted = None if pairs is None else suspicious_pairs(method, pairs, known_wrong)
     stage(3)
@@ -146,7 +146,7 @@ def write_report(
         "training": _training(config, read_records(run)),
         "metrics": None if found is None else _metrics(found.metrics),
         "comparison": _comparison(contenders),
-        "retrieval": found,
+        "found": found,
         "plots": {} if found is None else _retrieval_plots(found),
         "suspicious": doubted,
         "settings": _settings(method),
@@ -181,17 +181,17 @@ def render(page: Mapping[str, Any]) -> bytes:
     return html.encode("utf-8", errors="replace")
 
 
-def _shown(found: Retrieval, doubted: Suspicious | None) -> dict[str, dict[str, Any]]:
+def _shown(found: Findings, doubted: Suspicious | None) -> dict[str, dict[str, Any]]:
     """The clips that the page speaks of, the most important first: should the space for media run out, the map's lack.
 
     Keys: ``t3`` is row 3 of the evaluated split, ``s3`` is suspicious pair 3.
     """
-    examples = [row for way in found.ways for q in way.queries for row in (q.row, *(r.row for r in q.results))]
-    clips = {f"t{row}": _clip(found.pairs, row) for row in examples}
+    shown = [query for examples in found.examples for query in examples.queries]
+    clips = {f"t{row}": _clip(found.clips, row) for q in shown for row in (q.row, *(r.row for r in q.results))}
     if doubted is not None:
         clips |= {f"s{row}": _clip(doubted.pairs, row) for row in range(len(doubted.pairs))}
     for row in found.map_rows.tolist():
-        clips.setdefault(f"t{row}", _clip(found.pairs, row))
+        clips.setdefault(f"t{row}", _clip(found.clips, row))
     for key, clip in clips.items():
         if key.startswith("t"):
             clip["silent"] = [WORDS.get(m, m) for m, mask in found.silent.items() if mask[int(key[1:])]]
@@ -215,7 +215,7 @@ def _names(labels: Labels, row: int) -> list[str]:
     return [labels.names[c] for c in labels.indices[labels.indptr[row] : labels.indptr[row + 1]].tolist()]
 
 
-def _facts(config: Mapping[str, Any], found: Retrieval | None) -> list[tuple[str, str, str]]:
+def _facts(config: Mapping[str, Any], found: Findings | None) -> list[tuple[str, str, str]]:
     """The figures at the top: name, value, remark."""
     training = config["training"]
     facts = [("trained on", f"{training['rows']:,}", f"clips, {training['complete_pairs']:,} with both modalities")]
@@ -248,7 +248,7 @@ def _data(inspection: Inspection) -> dict[str, Any]:
     return {"inspection": inspection, "labels": labels, "chart": chart if counts else None, "classes": len(counts)}
 
 
-def _warnings(inspection: Inspection | None, found: Retrieval | None) -> list[str]:
+def _warnings(inspection: Inspection | None, found: Findings | None) -> list[str]:
     said = []
     for problem in [] if inspection is None else inspection.problems:
         where = f"{problem.dataset}: " if problem.dataset else ""
@@ -261,7 +261,7 @@ def _warnings(inspection: Inspection | None, found: Retrieval | None) -> list[st
         said.append(f"Evaluated on split “{metrics['split']}”, which may hold clips that the model was trained on.")
     if metrics["n_queries"] < 100:
         said.append(f"Only {metrics['n_queries']} queries: the figures are uncertain.")
-    if found.pairs.labels is None:
+    if found.clips.labels is None:
         said.append("The file has no labels: only the rank of the own pair can be measured.")
     lacking = metrics["n_queries"] - metrics["n_paired"]
     if lacking:
@@ -314,12 +314,12 @@ def _training(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
 
 
 def _metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    ways = [key.removesuffix("/R@1") for key in metrics if key.endswith("/R@1")]
+    directions = [key.removesuffix("/R@1") for key in metrics if key.endswith("/R@1")]
     rows = []
     for name, meaning in METRICS.items():
         if metrics.get(f"avg/{name}") is not None:
-            rows.append((name, meaning, [_cell(metrics, f"{way}/{name}") for way in ways]))
-    return {"ways": ways, "rows": rows, "chance": metrics.get("chance/mAP")}
+            rows.append((name, meaning, [_cell(metrics, f"{direction}/{name}") for direction in directions]))
+    return {"rows": rows, "chance": metrics.get("chance/mAP")}
 
 
 def _cell(metrics: Mapping[str, Any], key: str) -> tuple[str, str]:
@@ -348,14 +348,14 @@ def _comparison(contenders: Sequence[Contender]) -> Markup | None:
     return plots.bar_chart(rows, title="mAP, both directions averaged (0 to 1)")
 
 
-def _retrieval_plots(found: Retrieval) -> dict[str, Markup]:
-    labels = found.pairs.labels
+def _retrieval_plots(found: Findings) -> dict[str, Markup]:
+    labels = found.clips.labels
     if labels is None or not found.curves:
         return {}
-    titles = {way.name: _title(way.source, way.target) for way in found.ways}
+    titles = {d: f"{WORDS.get(d.source, d.source)} → {WORDS.get(d.target, d.target)}" for d in found.curves}
     curves = [
-        plots.Line(titles[name], levels.tolist(), precision.tolist(), series)
-        for series, (name, (levels, precision)) in enumerate(found.curves.items(), start=1)
+        plots.Line(titles[direction], levels.tolist(), precision.tolist(), series)
+        for series, (direction, (levels, precision)) in enumerate(found.curves.items(), start=1)
         if np.isfinite(precision).all()
     ]
     if not curves:
@@ -376,14 +376,14 @@ def _retrieval_plots(found: Retrieval) -> dict[str, Markup]:
     rows = []
     for name in sorted(mean, key=lambda name: -mean[name])[:BARS]:
         bars = [
-            plots.Bar(of[name], series, f"{name}, {titles[way]}: {of[name]:.3f}")
-            for series, (way, of) in enumerate(found.per_class.items(), start=1)
+            plots.Bar(of[name], series, f"{name}, {titles[direction]}: {of[name]:.3f}")
+            for series, (direction, of) in enumerate(found.per_class.items(), start=1)
             if name in of
         ]
         rows.append((name, bars))
     drawn["per_class"] = plots.bar_chart(
         rows, title="mean average precision of the class's queries (0 to 1)", highest=1.0
-    ) + plots.legend([(titles[way], series) for series, way in enumerate(found.per_class, start=1)])
+    ) + plots.legend([(titles[direction], series) for series, direction in enumerate(found.per_class, start=1)])
     drawn["confusion"] = plots.matrix(
         [labels.names[c] for c in found.classes.tolist()],
         found.confusion,
@@ -394,13 +394,9 @@ def _retrieval_plots(found: Retrieval) -> dict[str, Markup]:
     return drawn
 
 
-def _title(source: str, target: str) -> str:
-    return f"{WORDS.get(source, source)} → {WORDS.get(target, target)}"
-
-
-def _map(found: Retrieval) -> dict[str, Any]:
+def _map(found: Findings) -> dict[str, Any]:
     """What the page's script needs to draw the map."""
-    labels, rows = found.pairs.labels, found.map_rows
+    labels, rows = found.clips.labels, found.map_rows
     names: list[str] = []
     colour: list[int] = [0] * len(rows)
     if labels is not None:
@@ -412,7 +408,7 @@ def _map(found: Retrieval) -> dict[str, Any]:
         for i, row in enumerate(rows.tolist()):
             own = labels.indices[labels.indptr[row] : labels.indptr[row + 1]].tolist()
             colour[i] = min((place[c] for c in own if c in place), default=len(names) - 1 if own else -1)
-    present = found.pairs.present
+    present = found.clips.present
     return {
         "rows": rows.tolist(),
         "names": names,

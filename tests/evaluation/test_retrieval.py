@@ -12,17 +12,24 @@ import pytest
 
 from hscmae.data.pairs import Labels
 from hscmae.errors import InputError
+from hscmae.evaluation import retrieval
 from hscmae.evaluation.grid import to_grid
-from hscmae.evaluation.metrics import (
-    chance_ap,
-    direction,
-    evaluate_embeddings,
-    per_class_ap,
-    per_query,
-    precision_recall,
-)
+from hscmae.evaluation.metrics import chance_ap
+from hscmae.evaluation.ranking import rank
+from hscmae.evaluation.retrieval import Direction, Retrieval
 
+A2V = Direction("audio", "visual")
 REAL = Path(__file__).parents[2] / "../shared/data/yt8m_ave15.h5"
+
+
+def evaluate_embeddings(embeddings, labels=None, *, present=None, silent=None, bootstrap=1000, seed=0):
+    return Retrieval(embeddings, labels, present=present, silent=silent).metrics(bootstrap=bootstrap, seed=seed)
+
+
+def per_query(embeddings, labels=None, *, present=None):
+    """Name of a direction -> the clips that query, and their ranking."""
+    found = Retrieval(embeddings, labels, present=present)
+    return {direction.name: (found.rows[direction.source], r) for direction, r in found.rankings.items()}
 
 
 def multi(sets, n_classes):
@@ -42,7 +49,7 @@ def case(n=40, dim=5, n_classes=4, seed=0, single=True):
 
 
 def naive(source, target, sets, present_source, present_target):
-    """Metrics of one direction by plain loops over clips: what ``evaluate_embeddings`` documents."""
+    """Metrics of one direction by plain loops over clips: what ``Retrieval.metrics`` documents."""
     q, g = (to_grid(x).astype(int).tolist() for x in (source, target))
     clips = [j for j in range(len(g)) if present_target[j]]
     aps, cutoffs, ndcgs, pair_ranks, ties = [], [], [], [], 0
@@ -246,9 +253,9 @@ def test_chance_is_what_random_embeddings_reach():
 
 
 def test_names_of_directions():
-    assert direction("audio", "visual") == "a2v"
-    assert direction("visual", "audio") == "v2a"
-    assert direction("text", "visual") == "text2visual"
+    assert Direction("audio", "visual").name == "a2v"
+    assert Direction("visual", "audio").name == "v2a"
+    assert Direction("text", "visual").name == "text2visual"
     embeddings, labels = case(10)
     three = {"text": embeddings["audio"], "audio": embeddings["audio"], "visual": embeddings["visual"]}
     names = {"text2audio", "text2visual", "audio2text", "a2v", "visual2text", "v2a"}
@@ -260,33 +267,54 @@ def test_names_of_directions():
 def test_per_class_is_the_mean_over_the_class():
     embeddings, labels = case(30, single=False)
     present = {"audio": np.arange(30) > 2}
-    found = per_class_ap(embeddings, labels, present=present)
+    found = Retrieval(embeddings, labels, present=present).per_class()[A2V]
     rows, ranking = per_query(embeddings, labels, present=present)["a2v"]
     hot = labels.one_hot()[rows]
     for c, name in enumerate(labels.names):
-        assert found["a2v"][name] == pytest.approx(ranking.ap[hot[:, c]].mean(), rel=1e-12)
+        assert found[name] == pytest.approx(ranking.ap[hot[:, c]].mean(), rel=1e-12)
 
 
 def test_a_class_without_queries_is_absent():
     embeddings, _ = case(3)
-    assert set(per_class_ap(embeddings, Labels.single([0, 0, 2], "abc"))["v2a"]) == {"a", "c"}
+    found = Retrieval(embeddings, Labels.single([0, 0, 2], "abc"))
+    assert [set(classes) for classes in found.per_class().values()] == [{"a", "c"}] * 2
 
 
 def test_precision_recall_curve():
     """A perfect ranking keeps precision 1; a worked example: relevant at ranks 1 and 4 of 4."""
     embeddings = {"audio": np.eye(3), "visual": np.eye(3)}
-    levels, precision = precision_recall(embeddings, Labels.single([0, 1, 2]))["a2v"]
-    assert len(levels) == 11 and np.array_equal(precision, np.ones(11))
+    levels, precision = Retrieval(embeddings, Labels.single([0, 1, 2])).precision_recall()[A2V]
+    assert levels.tolist() == pytest.approx([i / 10 for i in range(11)]) and np.array_equal(precision, np.ones(11))
     angles = np.deg2rad([0, 10, 20, 30])
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     present = {"audio": np.arange(4) == 0}
-    curves = precision_recall(
-        {"audio": gallery, "visual": gallery},
-        Labels.single([0, 1, 1, 0]),
-        recall_levels=(0, 0.5, 0.51, 1),
-        present=present,
-    )
-    np.testing.assert_allclose(curves["a2v"][1], [1, 1, 0.5, 0.5])
+    found = Retrieval({"audio": gallery, "visual": gallery}, Labels.single([0, 1, 1, 0]), present=present)
+    np.testing.assert_allclose(found.precision_recall()[A2V][1], [1] * 6 + [0.5] * 5)
+
+
+def test_without_labels_there_are_no_classes_and_no_curves():
+    embeddings, _ = case(6)
+    found = Retrieval(embeddings)
+    assert found.per_class() == {} and found.precision_recall() == {}
+    curves = Retrieval(embeddings, multi([[]] * 6, 3)).precision_recall()
+    assert all(np.isnan(precision).all() for _, precision in curves.values())
+
+
+def test_every_direction_is_ranked_once(monkeypatch):
+    embeddings, labels = case()
+    ranked = []
+    monkeypatch.setattr(retrieval, "rank", lambda *args, **options: ranked.append(1) or rank(*args, **options))
+    found = Retrieval(embeddings, labels)
+    assert found.ranking(A2V) is found.ranking(A2V) and len(ranked) == 1
+    found.metrics(bootstrap=5), found.metrics(bootstrap=0), found.per_class(), found.precision_recall()
+    assert len(ranked) == 2
+
+
+def test_progress_tells_the_stage_and_the_queries():
+    embeddings, labels = case()
+    seen = []
+    Retrieval(embeddings, labels, progress=lambda *at: seen.append(at)).metrics(bootstrap=0)
+    assert seen == [("rank a2v", 40, 40), ("rank v2a", 40, 40)]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import make_pairs
-from hscmae.data.damage import with_foreign_events, with_missing_values, with_wrong_pairs
+from hscmae.benchmark.damage import with_foreign_events, with_missing_values, with_wrong_pairs
 
 
 @pytest.mark.parametrize("damage", [with_wrong_pairs, with_foreign_events])
