@@ -178,3 +178,17 @@ def test_settings_changed_after_a_fit_ask_for_another(pairs: Pairs) -> None:
     model = RidgeCCA(dim=4).fit(pairs)
     with pytest.raises(InputError, match="not fitted"):
         model.set_params(dim=5).embed("audio", pairs.features["audio"])
+
+
+def test_rows_that_were_trained_on_are_counted_wherever_they_are_scored(tmp_path: Path, pairs: Pairs) -> None:
+    model = RidgeCCA(dim=4).fit(pairs)
+    model.save(tmp_path / "model")
+    renamed = replace(pairs, ids=np.array([f"other{i}" for i in range(len(pairs))], "S"), source="elsewhere")
+    for known in (model, hscmae.load(tmp_path / "model")):
+        assert hscmae.evaluate(known, pairs, bootstrap=0)["n_trained_on"] == 0
+        assert hscmae.evaluate(known, renamed, split="train", bootstrap=0)["n_trained_on"] == 128
+        assert hscmae.evaluate(known, renamed, split="all", bootstrap=0)["n_trained_on"] == 128
+        assert hscmae.evaluate(known, replace(pairs, split=None)[::-1], bootstrap=0)["n_trained_on"] == 128
+        assert hscmae.evaluate(known, make_pairs(seed=1).take(np.arange(0, 160, 5)), bootstrap=0)["n_trained_on"] == 0
+    (tmp_path / "model" / "training_rows.safetensors").unlink()  # as from the hub
+    assert "n_trained_on" not in hscmae.evaluate(hscmae.load(tmp_path / "model"), pairs, bootstrap=0)

@@ -38,6 +38,12 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     if metrics.get("chance/mAP") is not None:
         table.add_row("mAP by chance", *("" for _ in directions[:-1]), f"{metrics['chance/mAP']:.3f}")
     console().print(table)
+    if metrics.get("n_trained_on"):
+        _line(
+            console(),
+            f"{metrics['n_trained_on']} of these {metrics['n_queries']} clips were trained on: "
+            "what they find says little about clips never seen",
+        )
 
 
 def _figure(metrics: dict[str, Any], key: str) -> str:

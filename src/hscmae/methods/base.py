@@ -220,6 +220,13 @@ class Method(Estimator, ABC):
         first, second = self.embed_pairs(pairs).values()
         return mutual_knn(first, second)
 
+    def trained_on(self, pairs: Pairs) -> BoolArray | None:
+        """Which rows the model was trained on, known again by id or content, shape (n,).
+
+        ``None`` where the keys of the training rows did not come with a loaded model.
+        """
+        return None if self.seen_ is None else fingerprint(pairs, list(self.dims_)).among(self.seen_)
+
     def uses_seed(self, rows: int) -> bool:
         """Whether the seed can change the solution on ``rows`` training rows; if not, one fit says all."""
         return True
