@@ -82,7 +82,7 @@ def run_demo(
             train_run(method, pairs, output / "run", data={"source": "features"})
         else:
             method.fit(pairs)
-        results.append(Result(name, title, evaluate(method, pairs, seed=seed)))
+        results.append(Result(name, title, evaluate(method, pairs)))
     progress("train and evaluate", len(METHODS), len(METHODS))
     write_report(
         output / "run",

@@ -174,7 +174,7 @@ def findings(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Findi
     return Findings(
         clips=replace(data.without_features().of_split(str(found.split)), present=found.present, lengths={}),
         silent=found.silent,
-        metrics=found.metrics(seed=seed),
+        metrics=found.metrics(),
         examples=[Examples(direction, _queries(found, direction)) for direction in found.directions],
         per_class=found.per_class(),
         curves=found.precision_recall(),
