@@ -36,12 +36,12 @@ class Job:
     pairs: Pairs
 
 
-def make_job(folder: Path, pairs: Pairs, method: str = "hscmae") -> Job:
+def make_job(folder: Path, pairs: Pairs, method: str = "hscmae", seed: int = 0) -> Job:
     """Train on ``pairs``, quickly."""
     folder.mkdir(parents=True, exist_ok=True)
     write_store(pairs, folder / "features")
     settings = QUICK if method == "hscmae" else {"dim": 6}
-    train_run(get_method(method)(**settings), pairs, folder / "run", data={"source": "features"})
+    train_run(get_method(method)(**settings, seed=seed), pairs, folder / "run", data={"source": "features"})
     return Job(folder / "run", folder / "features", pairs)
 
 

@@ -43,6 +43,18 @@ def test_results_are_the_nearest_items_in_order(fitted: Method) -> None:
             assert [r.relevant for r in query.results] == [classes[j] == classes[query.row] for j in expected]
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_own_pair_stands_at_its_rank_among_ties_too(labelled: bool) -> None:
+    rng = np.random.default_rng(0)
+    z = {m: rng.integers(-1, 2, (60, 3)).astype(np.float32) for m in ("audio", "visual")}
+    found = Retrieval(z, Labels.single(rng.integers(3, size=60)) if labelled else None)
+    for direction, ranking in found.rankings.items():
+        for row, rank in enumerate(ranking.pair_rank.tolist()):
+            results = [r.row for r in gather._results(found, direction, row)]
+            assert (results.index(row) + 1 if row in results else rank) == rank
+            assert (row in results) == (rank <= gather.RESULTS)
+
+
 def test_best_typical_and_worst_queries(fitted: Method) -> None:
     found = gather.findings(fitted, make_pairs(), split="test")
     for examples in found.examples:

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from report_job import Job, make_job, renamed
 
 from conftest import make_pairs
+from hscmae.artifact import load_artifact
 from hscmae.cli import main
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
+from hscmae.evaluation.protocol import evaluate
 from hscmae.report import Contender, write_report
 
 SECTIONS = ["data", "training", "metrics", "precision-recall", "classes", "confusion", "map", "examples"]
@@ -213,6 +215,28 @@ def test_methods_are_compared_where_they_are_given(job: Job, tmp_path: Path) -> 
 def test_rows_of_training_come_with_a_warning(job: Job, tmp_path: Path, split: str) -> None:
     report(job, tmp_path / "r.html", split=split)
     assert "the model was trained on" in (tmp_path / "r.html").read_text()
+
+
+def sequences_some_of_them_empty() -> Pairs:
+    """Pairs whose audio is a sequence; some clips have no valid step, some have one step that they all share."""
+    pairs, rng = make_pairs(), np.random.default_rng(0)
+    audio = pairs.features["audio"][:, None] + rng.normal(size=(len(pairs), 3, 12)).astype(np.float32)
+    lengths = rng.integers(1, 4, len(pairs))
+    lengths[[0, 5, 50, 3]] = 0
+    lengths[10:20] = 1
+    audio[10:20, 0] = 7
+    return replace(pairs, features={**pairs.features, "audio": audio}, lengths={"audio": lengths})
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_figures_are_those_of_evaluate(tmp_path: Path, split: str) -> None:
+    pairs = sequences_some_of_them_empty()
+    job = make_job(tmp_path / "job", pairs, method="ridge-cca", seed=3)
+    metrics = write_report(job.run, tmp_path / "r.html", pairs=pairs, split=split)["metrics"]
+    expected = evaluate(load_artifact(job.run), pairs, split=split)
+    assert expected["n_paired"] == expected["n_queries"] - (3 if split == "test" else 4)
+    assert expected["silent/audio"] == (2 if split == "test" else 10)
+    assert metrics == expected
 
 
 def test_nothing_is_overwritten_unasked(job: Job, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _fill(output: Path, *, clips: int, seed: int, progress: Progress) -> list[Re
             train_run(method, pairs, output / "run", data={"source": "features"})
         else:
             method.fit(pairs)
-        results.append(Result(name, title, evaluate(method, pairs, seed=seed)))
+        results.append(Result(name, title, evaluate(method, pairs)))
     progress("train and evaluate", len(METHODS), len(METHODS))
     write_report(
         output / "run",

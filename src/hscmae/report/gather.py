@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from hscmae.audit import MIN_PAIRS, audit
-from hscmae.data.pairs import BoolArray, Labels, Pairs
+from hscmae.data.pairs import BoolArray, IntArray, Labels, Pairs
 from hscmae.errors import InputError
-from hscmae.evaluation.grid import Float64Array
+from hscmae.evaluation.grid import GRID_BITS, Float64Array, to_grid
 from hscmae.evaluation.metrics import Rows
 from hscmae.evaluation.retrieval import Direction, Retrieval
 from hscmae.methods.base import Float32Array, Method
@@ -174,7 +174,7 @@ def findings(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Findi
     return Findings(
         clips=replace(data.without_features().of_split(str(found.split)), present=found.present, lengths={}),
         silent=found.silent,
-        metrics=found.metrics(seed=seed),
+        metrics=found.metrics(),
         examples=[Examples(direction, _queries(found, direction)) for direction in found.directions],
         per_class=found.per_class(),
         curves=found.precision_recall(),
@@ -274,19 +274,21 @@ def _pick(value: Float64Array, queries: Rows, labels: Labels | None) -> list[tup
 
 
 def _results(found: Retrieval, direction: Direction, row: int) -> list[Result]:
-    """The first results of the clip ``row``."""
-    gallery, labels = found.rows[direction.target], found.labels
-    scores = found.embeddings[direction.target][gallery] @ found.embeddings[direction.source][row]  # (n_gallery,)
-    best = np.argsort(-scores, kind="stable")[:RESULTS]
-    own = set() if labels is None else set(_classes_of(labels, row))
-    return [
-        Result(
-            int(gallery[j]),
-            float(scores[j]),
-            bool(own & set(_classes_of(labels, int(gallery[j])))) if labels is not None else int(gallery[j]) == row,
-        )
-        for j in best
-    ]
+    """The first results of the clip ``row``, in the order of its ranking: ties count against the method."""
+    gallery, z = found.rows[direction.target], found.embeddings
+    scores = to_grid(z[direction.target][gallery]) @ to_grid(z[direction.source][[row]])[0]  # (n_gallery,)
+    own = gallery == row
+    relevant = own if found.labels is None else _shared_labels(found.labels, row)[gallery]
+    best = np.lexsort((relevant, own, -scores))[:RESULTS]
+    return [Result(int(gallery[j]), float(scores[j]) / 4**GRID_BITS, bool(relevant[j])) for j in best]
+
+
+def _shared_labels(labels: Labels, row: int) -> IntArray:
+    """How many of the classes of ``row`` each clip carries, shape (n,)."""
+    shared = np.isin(labels.indices, _classes_of(labels, row))
+    rows = np.repeat(np.arange(len(labels)), np.diff(labels.indptr))[shared]
+    each_once = np.unique(rows * len(labels.names) + labels.indices[shared]) // len(labels.names)
+    return np.bincount(each_once, minlength=len(labels))
 
 
 def _confusion(found: Retrieval, direction: Direction, labels: Labels, classes: Rows) -> Float64Array:
