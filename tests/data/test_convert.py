@@ -107,6 +107,7 @@ def test_round_trips_of_thousands(tmp_path_factory: pytest.TempPathFactory, pair
 def test_exported_hdf5_is_the_published_layout(tmp_path: Path) -> None:
     pairs = Pairs(
         {"audio": np.eye(3, dtype=np.float32), "visual": np.ones((3, 2), np.float32)},
+        ids=["x", "y", "z"],
         labels=Labels.single([1, 0, 1], ["dog", "cat"]),
         split=np.array([b"test", b"train", b"test"]),
     )

@@ -50,7 +50,7 @@ def train(
     from dataclasses import replace
 
     from hscmae.cli.progress import training_progress
-    from hscmae.data.splits import exclude_ids as exclude
+    from hscmae.data.splits import without_clips_of
     from hscmae.methods import get_method
     from hscmae.runs import settings_from, train_run
 
@@ -59,7 +59,7 @@ def train(
     pairs = read_pairs(file, drop_bad_rows, holdout, exclude_ids)
     others = None
     if background is not None:
-        others = exclude(read_pairs(background, drop_bad_rows, None, exclude_ids), pairs.ids)
+        others = without_clips_of(read_pairs(background, drop_bad_rows, None, exclude_ids), pairs)
         typer.echo(f"background: {len(others)} pairs of {background}, without the clips of {file}", err=True)
     if split != "train":
         pairs = replace(pairs.of_split(split), split=None)

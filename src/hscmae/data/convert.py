@@ -109,7 +109,7 @@ def convert(
             with opened() as table:
                 if table.ids is None and len(paths) > 1:
                     ids = [f"{path.stem}-{row}".encode() for row in range(len(table))]
-                    table.ids = np.array(ids, dtype=np.bytes_)
+                    table.ids, table.made_up_ids = np.array(ids, dtype=np.bytes_), True
                 if holdout is not None:
                     apply_holdout(table, holdout)
                 saved = time.monotonic()
@@ -147,7 +147,7 @@ def _join(tables: list[Table]) -> Table:
         InputError: a modality twice, or rows that do not belong together.
     """
     first = tables[0]
-    joined = Table(first.source, "joined", dict(first.features), first.ids)
+    joined = Table(first.source, "joined", dict(first.features), first.ids, first.made_up_ids)
     for table in tables:
         if table is not first:
             if table.features.keys() & joined.features.keys():
@@ -156,7 +156,7 @@ def _join(tables: list[Table]) -> Table:
                 )
             if len(table) != len(first):
                 raise InputError(f"{table.source}: {len(table)} rows, but {first.source} has {len(first)}")
-            if table.ids is not None and joined.ids is not None:
+            if table.ids is not None and joined.ids is not None and table.has_ids and joined.has_ids:
                 differing = np.flatnonzero(table.ids != joined.ids)
                 if len(differing):
                     row = int(differing[0])
@@ -164,7 +164,8 @@ def _join(tables: list[Table]) -> Table:
         joined.features |= table.features
         joined.present |= table.present
         joined.lengths |= table.lengths
-        joined.ids = joined.ids if joined.ids is not None else table.ids
+        if not joined.has_ids and table.ids is not None:
+            joined.ids, joined.made_up_ids = table.ids, table.made_up_ids
         joined.labels = joined.labels or table.labels
         joined.split = joined.split if joined.split is not None else table.split
         joined.raw_row_bytes += table.raw_row_bytes
@@ -203,8 +204,10 @@ def export(pairs: Pairs, output: str | PathLike[str], *, overwrite: bool = False
 
 
 def _arrays(pairs: Pairs) -> dict[str, npt.NDArray[Any]]:
-    """The plain layout's arrays by name."""
+    """The plain layout's arrays by name; row numbers are not written as ids, or they would be the file's own."""
     arrays = {**pairs.features, **store.column_files(pairs)}
+    if not pairs.has_ids:
+        del arrays["ids"]
     if pairs.labels is not None:
         arrays["class_names"] = np.array([name.encode() for name in pairs.labels.names] or [b""], dtype=np.bytes_)
     return arrays
@@ -226,6 +229,8 @@ def _write_hdf5(pairs: Pairs, file: Any) -> None:
             if not present.all():  # in every split, or in none
                 arrays[f"{m}_present"] = part.present[m]
         arrays.pop("split", None)
+        if not pairs.has_ids:
+            del arrays["ids"]
         for name, array in arrays.items():
             file[f"{'lab' if name == 'labels' and suffix else name}{suffix}"] = array
 

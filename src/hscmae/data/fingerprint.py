@@ -69,7 +69,7 @@ def fingerprint(
             ]
             content[start + place] = _key([str([p.shape for p in parts]).encode(), *(p.tobytes() for p in parts)])
     ids = np.fromiter((_key([clip]) for clip in pairs.ids[rows].tolist()), np.int64, len(rows))
-    return Fingerprint(content, ids if getattr(pairs, "has_ids", True) else None)
+    return Fingerprint(content, ids if pairs.has_ids else None)
 
 
 def joined(parts: Iterable[Fingerprint]) -> Fingerprint:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hscmae.data import readers
+from hscmae.data.fingerprint import fingerprint
 from hscmae.data.pairs import Pairs
 from hscmae.data.table import Table
 from hscmae.errors import InputError
@@ -128,12 +129,29 @@ def exclude_ids(pairs: Pairs, ids: Iterable[bytes]) -> Pairs:
     """The rows whose id is not among ``ids``.
 
     Raises:
-        InputError: none are left.
+        InputError: none are left, or the data has no ids of its own.
     """
+    if not pairs.has_ids:
+        raise InputError(f"{pairs.source}: has no ids, so that no row can be left out by its id")
     excluded = np.isin(pairs.ids, np.array(list(ids) or [b""], dtype=np.bytes_))
     if excluded.all():
         raise InputError(f"{pairs.source}: every row is excluded")
     return pairs.take(np.flatnonzero(~excluded))
+
+
+def without_clips_of(pairs: Pairs, other: Pairs) -> Pairs:
+    """The rows of clips that ``other`` does not have: by id where both have ids, by the features' content otherwise.
+
+    Raises:
+        InputError: none are left.
+    """
+    if pairs.has_ids and other.has_ids:
+        return exclude_ids(pairs, other.ids.tolist())
+    common = [m for m in other.modalities if m in pairs.features]
+    known = fingerprint(pairs, common).among(fingerprint(other, common))
+    if known.all():
+        raise InputError(f"{pairs.source}: every row is also in {other.source}")
+    return pairs.take(np.flatnonzero(~known))
 
 
 def read_ids(path: str | PathLike[str]) -> SplitArray:
@@ -153,7 +171,7 @@ def read_ids(path: str | PathLike[str]) -> SplitArray:
             raise InputError(f"{path}: no ids")
         return np.array(ids, dtype=np.bytes_)
     with readers.open_table(path) as table:
-        if table.ids is None:
+        if table.ids is None or not table.has_ids:
             raise InputError(f"{path}: the file has no ids")
         return table.ids
 

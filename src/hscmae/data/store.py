@@ -162,7 +162,8 @@ class StoreWriter:
             self._saved_columns = len(self._columns)
         names = self._columns[0].labels.names if self._columns and self._columns[0].labels else None
         shapes = {m: [file.dtype.str, list(file.tail)] for m, file in self._files.items()}
-        journal = {"rows": self.rows, "state": dict(state), "files": shapes, "class_names": names}
+        has_ids = all(part.has_ids for part in self._columns)
+        journal = {"rows": self.rows, "state": dict(state), "files": shapes, "class_names": names, "has_ids": has_ids}
         write_atomic(self._partial / JOURNAL, json.dumps(journal).encode())
 
     def close(self) -> None:
@@ -194,6 +195,7 @@ class StoreWriter:
             "modalities": list(self._files),
             "class_names": None if columns.labels is None else list(columns.labels.names),
             "source": self.source or columns.source,
+            "made_up_ids": not columns.has_ids,
             "files": {name: _describe(self._partial / name) for name in names},
         }
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -232,7 +234,7 @@ class StoreWriter:
         for part in parts:
             if int(part.stem.split("-")[1]) <= self.rows:
                 with np.load(part, allow_pickle=False) as saved:
-                    self._columns.append(_unpack(saved, journal["class_names"]))
+                    self._columns.append(_unpack(saved, journal["class_names"], journal["has_ids"]))
         self._saved_columns = len(self._columns)
 
 
@@ -345,7 +347,7 @@ def _pack(columns: Pairs) -> dict[str, npt.NDArray[Any]]:
     return packed
 
 
-def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None) -> Pairs:
+def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None, has_ids: bool) -> Pairs:
     """The inverse of ``_pack``."""
     present = {key.removeprefix("present:"): saved[key] for key in saved if key.startswith("present:")}
     return Pairs(
@@ -355,6 +357,7 @@ def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None
         Labels(saved["indices"], saved["indptr"], tuple(class_names or ())) if "indices" in saved else None,
         saved.get("split"),
         {key.removeprefix("lengths:"): saved[key] for key in saved if key.startswith("lengths:")},
+        has_ids=has_ids,
     )
 
 
@@ -398,6 +401,7 @@ def open_store(folder: str | os.PathLike[str], verify: bool | None = False) -> P
             split=table.split,
             lengths=table.lengths,
             source=table.source,
+            has_ids=table.has_ids,
         )
 
 
@@ -439,6 +443,7 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
         format="store",
         features=dict(features),
         ids=np.asarray(arrays["ids"]),
+        made_up_ids=bool(manifest.get("made_up_ids", False)),
         present={m: np.asarray(arrays[f"{m}_present"]) for m in features if f"{m}_present" in arrays},
         labels=_labels(arrays, manifest, folder),
         split=np.asarray(arrays["split"]) if "split" in arrays else None,

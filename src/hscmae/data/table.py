@@ -139,6 +139,7 @@ class Table:
         format: the layout's name, for ``inspect``.
         features: modality name -> row array of shape (n, d) or (n, t, d).
         ids: identifiers as bytes, shape (n,), or ``None`` where the file has none.
+        made_up_ids: they are row numbers of the file that a store was made of; see ``has_ids``.
         present, labels, split, lengths: as in ``Pairs``.
         raw_row_bytes: bytes read from the file for one row, where that is more than the row's own.
         resources: what to close at the end.
@@ -148,6 +149,7 @@ class Table:
     format: str
     features: dict[str, RowArray]
     ids: npt.NDArray[np.bytes_] | None = None
+    made_up_ids: bool = False
     present: dict[str, BoolArray] = field(default_factory=dict)
     labels: Labels | None = None
     split: npt.NDArray[np.bytes_] | None = None
@@ -163,6 +165,11 @@ class Table:
 
     def __len__(self) -> int:
         return int(next(iter(self.features.values())).shape[0])
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the file has ids of its own, which name the same clips in another file."""
+        return self.ids is not None and not self.made_up_ids
 
     def block_rows(self, rows: int = BLOCK_ROWS) -> int:
         """``rows``, or fewer where so many would take more than ``BLOCK_BYTES``."""
@@ -191,11 +198,12 @@ class Table:
         return Pairs(
             features={m: self.features_of(m, start, stop) for m in self.features},
             ids=ids if self.ids is None else self.ids[rows],
-            present={m: p[rows] for m, p in self.present.items()},
+            present={m: self.present[m][rows] for m in self.features if m in self.present},
             labels=None if self.labels is None else self.labels.take(np.arange(start, stop)),
             split=None if self.split is None else self.split[rows],
-            lengths={m: v[rows] for m, v in self.lengths.items()},
+            lengths={m: self.lengths[m][rows] for m in self.features if m in self.lengths},
             source=self.source,
+            has_ids=self.has_ids,
         )
 
     def blocks(
@@ -280,6 +288,7 @@ def concatenate(blocks: Sequence[Pairs]) -> Pairs:
         labels=None if first.labels is None else stack_labels([b.labels for b in blocks if b.labels is not None]),
         split=None if first.split is None else np.concatenate([b.split for b in blocks if b.split is not None]),
         lengths={m: np.concatenate([b.lengths[m] for b in blocks]) for m in first.lengths},
+        has_ids=all(b.has_ids for b in blocks),
     )
 
 
