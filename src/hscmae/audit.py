@@ -71,10 +71,16 @@ class Audit:
         """The audit as the command line prints it; rows without score are listed apart."""
         ids = [clip.decode("utf-8", "replace") for clip in self.ids]
         return {
+            "scored": len(ids) - len(self.unscored),
             "estimated_wrong_share": self.wrong_share,
             "estimated_wrong_share_ci": list(self.wrong_share_ci),
             "pairs": [
-                {"id": ids[row], "score": float(self.score[row]), "rank": int(self.rank[row])}
+                {
+                    "id": ids[row],
+                    "score": float(self.score[row]),
+                    "rank": int(self.rank[row]),
+                    "random_better": float(self.random_better[row]),
+                }
                 for row in self.most_suspicious()
             ],
             "unscored": [{"id": ids[row], "reason": reason} for row, reason in self.unscored.items()],

@@ -9,12 +9,14 @@ A store is built in a hidden folder beside its place and renamed when whole, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,7 +36,7 @@ from hscmae.data.table import (
     repeated_rows,
 )
 from hscmae.errors import InputError
-from hscmae.files import FolderKind, partial_folder, publish, recover, write_atomic
+from hscmae.files import FolderKind, name_file, named, partial_folder, publish, recover, write_atomic
 
 FORMAT = "hscmae-store"
 VERSION = 1
@@ -81,6 +83,7 @@ class StoreWriter:
         source: what the manifest names as the origin.
 
     Attributes:
+        origin: what the manifest says of where the data comes from: source, licence, citation.
         rows: rows written so far, those before a resumption included.
         state: what the last checkpoint was given; empty at the start.
 
@@ -107,6 +110,7 @@ class StoreWriter:
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
         self.source = source
+        self.origin: dict[str, str] = {}
         self.rows = 0
         self.state: dict[str, Any] = {}
         self._partial = partial_folder(self.folder)
@@ -196,6 +200,7 @@ class StoreWriter:
             "class_names": None if columns.labels is None else list(columns.labels.names),
             "source": self.source or columns.source,
             "made_up_ids": not columns.has_ids,
+            "origin": self.origin,
             "files": {name: _describe(self._partial / name) for name in names},
         }
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -215,10 +220,14 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        name_file(error, self.folder)
         try:
             if kind is None:
-                self.close()
+                with named(self.folder):
+                    self.close()
         except BaseException:
             self.discard()
             raise
@@ -288,7 +297,8 @@ class _GrowingArray:
         self._file.close()
 
     def abandon(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is left in the buffer may not fit on the disk either
+            self._file.close()
 
 
 def _check_name(modality: str, source: str) -> None:
@@ -393,16 +403,21 @@ def open_store(folder: str | os.PathLike[str], verify: bool | None = False) -> P
         InputError: not a store, a file missing or not what the manifest says, or a checksum that is wrong.
     """
     with open_table(Path(folder), refuse, verify=verify) as table:
-        return Pairs(
-            features={m: np.asanyarray(x) for m, x in table.features.items()},
-            ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
-            present=table.present,
-            labels=table.labels,
-            split=table.split,
-            lengths=table.lengths,
-            source=table.source,
-            has_ids=table.has_ids,
-        )
+        return mapped(table)
+
+
+def mapped(table: Table) -> Pairs:
+    """An opened store as memory-mapped ``Pairs``."""
+    return Pairs(
+        features={m: np.asanyarray(x) for m, x in table.features.items()},
+        ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
+        present=table.present,
+        labels=table.labels,
+        split=table.split,
+        lengths=table.lengths,
+        source=table.source,
+        has_ids=table.has_ids,
+    )
 
 
 def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Table:
@@ -448,6 +463,7 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
         labels=_labels(arrays, manifest, folder),
         split=np.asarray(arrays["split"]) if "split" in arrays else None,
         lengths={m: np.asarray(arrays[f"{m}_lengths"]) for m in features if f"{m}_lengths" in arrays},
+        origin=manifest.get("origin", {}),
     )
 
 
@@ -464,6 +480,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             isinstance(manifest["rows"], int)
             and all(isinstance(name, str) for name in [*names, *manifest["modalities"], *manifest["files"]])
             and all({"shape", "dtype", "sha256"} <= entry.keys() for entry in manifest["files"].values())
+            and all(isinstance(text, str) for text in manifest.get("origin", {}).values())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a valid manifest") from error
