@@ -79,12 +79,15 @@ def test_values_that_are_not_finite_are_refused_or_left_out(data: Pairs, tmp_pat
     assert embed_file(model, tmp_path / "bad.npz", tmp_path / "z", drop_bad_rows=True) == 498
 
 
-def test_rows_without_a_direction_are_named_by_their_ids(data: Pairs, tmp_path: Path) -> None:
+def test_rows_without_a_direction_are_named_by_their_ids(
+    data: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = CCA(dim=4).fit(data)
     data.features["visual"][[40, 450]] = 1e24
     write_store(data, tmp_path / "far")
     np.savez(tmp_path / "far.npz", audio=data.features["audio"], visual=data.features["visual"])
-    for file, clips in (("far", "clip clip00040, clip00450"), ("far.npz", "row 40, 450")):
+    monkeypatch.setattr(table, "BLOCK_BYTES", 64 * 128)
+    for file, clips in (("far", "clip clip00040"), ("far.npz", "row 40")):
         with pytest.raises(InputError, match=f"{file}: visual: values too large for float32, .* in {clips}$"):
             embed_file(model, tmp_path / file, tmp_path / "z")
         assert not (tmp_path / "z").exists()
