@@ -106,7 +106,8 @@ def train_run(
             finished = _finished(place, run, method, pairs) if resume else None
             if finished is None:
                 write_atomic(place / MARKER, json.dumps({"format": FORMAT, "method": method.name}).encode() + b"\n")
-        place, finished = distributed.first_of((place, finished))
+        name, finished = distributed.first_of((str(place), finished))
+        place = Path(name)
         if finished is not None:
             return finished
         if threads is not None:
