@@ -79,6 +79,20 @@ def test_values_that_are_not_finite_are_refused_or_left_out(data: Pairs, tmp_pat
     assert embed_file(model, tmp_path / "bad.npz", tmp_path / "z", drop_bad_rows=True) == 498
 
 
+def test_rows_without_a_direction_are_named_by_their_ids(
+    data: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CCA(dim=4).fit(data)
+    data.features["visual"][[40, 450]] = 1e24
+    write_store(data, tmp_path / "far")
+    np.savez(tmp_path / "far.npz", audio=data.features["audio"], visual=data.features["visual"])
+    monkeypatch.setattr(table, "BLOCK_BYTES", 64 * 128)
+    for file, clips in (("far", "clip clip00040"), ("far.npz", "row 40")):
+        with pytest.raises(InputError, match=f"{file}: visual: values too large for float32, .* in {clips}$"):
+            embed_file(model, tmp_path / file, tmp_path / "z")
+        assert not (tmp_path / "z").exists()
+
+
 def test_the_number_of_threads_changes_no_byte_and_stays_as_it_was(
     data: Pairs, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,24 @@ def test_resuming_with_changed_inputs_or_settings_is_refused(tmp_path: Path, mon
     assert convert([source], tmp_path / "s") == 50
 
 
+def test_a_finished_conversion_of_something_else_is_not_resumed(tmp_path: Path) -> None:
+    a, b = shard(tmp_path / "a.npz", 0, 50), shard(tmp_path / "b.npz", 50, 20)
+    convert([a], tmp_path / "s")
+    write_store(read(a), tmp_path / "written")
+    for inputs, folder, how in (
+        ([b], "s", {}),
+        ([a, b], "s", {}),
+        ([a], "s", {"dtype": np.float16}),
+        ([a], "written", {}),
+    ):
+        with pytest.raises(InputError, match=f"{folder}: is finished, of other inputs or with other settings"):
+            convert(inputs, tmp_path / folder, resume=True, **how)
+    np.savez(a, audio=np.zeros((50, 2), np.float32))
+    with pytest.raises(InputError, match="is finished, of other inputs"):
+        convert([a], tmp_path / "s", resume=True)
+    assert str(tmp_path) not in (tmp_path / "s" / "manifest.json").read_text().replace(str(a), "")
+
+
 def test_resume_of_a_finished_conversion_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = interrupted(tmp_path, monkeypatch)
     assert convert([source], tmp_path / "s", resume=True) == 50

@@ -157,6 +157,39 @@ def test_rows_that_lack_a_modality_are_used_and_skipped(name: str) -> None:
     np.testing.assert_array_equal(quick(name).fit(filled).embed_pairs(holed)["audio"], z["audio"])
 
 
+@pytest.mark.parametrize("value", [1e39, 1e24, 3e20, -1e300])
+def test_what_float32_cannot_hold_is_refused_by_its_row(name: str, value: float, pairs: Pairs, tmp_path: Path) -> None:
+    model = quick(name, anchors_share=0.5).fit(pairs)
+    x = pairs.features["visual"].astype(np.float64)
+    x[[3, 9]] = value
+    with pytest.raises(InputError, match=r"visual: values too large for float32, .* in rows 3, 9$"):
+        model.embed("visual", x)
+    changed = replace(pairs, features={**pairs.features, "visual": x})
+    with pytest.raises(InputError, match=r"made-up: visual: .* in clip clip00003, clip00009$"):
+        model.embed_checked(changed)
+    z = model.embed("visual", np.abs(x).clip(max=1e15))  # large, and still of one direction or another
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    if abs(value) > 1e38:
+        with pytest.raises(InputError, match=r"visual: values that are not finite in rows 3, 9"):
+            quick(name).fit(replace(changed, split=None))
+
+
+def test_a_row_of_which_nothing_is_seen_is_refused(pairs: Pairs) -> None:
+    model = quick("ridge-cca", ridge=1.0).fit(pairs)
+    model.maps_.weight["audio"].zero_()
+    with pytest.raises(InputError, match=r"audio: .* none that the model sees, in rows 0, 1, 2, 3, 4 and 155 more"):
+        model.embed("audio", pairs.features["audio"])
+
+
+def test_embeds_what_is_meant_by_features(name: str, pairs: Pairs) -> None:
+    model, x = quick(name).fit(pairs), np.random.default_rng(0).integers(-3, 4, size=(5, 12))
+    expected = model.embed("audio", x.astype(np.float32))
+    for given in (x, x.tolist(), torch.tensor(x), torch.tensor(x, dtype=torch.bfloat16).requires_grad_()):
+        np.testing.assert_array_equal(model.embed("audio", given), expected)
+    again = quick(name).fit({m: torch.from_numpy(v).requires_grad_() for m, v in pairs.features.items()})
+    assert np.isfinite(again.embed("audio", x)).all()
+
+
 def test_a_constant_column_is_harmless(name: str, pairs: Pairs) -> None:
     audio = pairs.features["audio"].copy()
     audio[:, 3] = 5.0

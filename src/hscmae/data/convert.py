@@ -6,6 +6,8 @@ under its name only when whole. ``export`` writes the published HDF5 layout, ``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import time
@@ -61,7 +63,7 @@ def convert(
         output: the store's folder; a name ending in .h5, .hdf5 or .npz is written by ``export``, from one input that
             fits in memory.
         overwrite: replace what is there.
-        resume: go on with a conversion that was killed; one that had finished is left as it is.
+        resume: go on with the same conversion that was killed; one that had finished is left as it is.
         drop_bad_rows: leave out rows with NaN or infinite values or an id seen before, instead of refusing.
         dtype: float16 or float32; where not given, float16 stays and all else becomes float32.
         split: write the rows of "train", "val" or "test" alone.
@@ -72,7 +74,8 @@ def convert(
         The number of rows written.
 
     Raises:
-        InputError: bad input, an output that is there already, or inputs that changed since the killed conversion.
+        InputError: bad input, an output that is there already, or one to be resumed of other inputs or settings, or
+            of inputs that have changed since.
     """
     output, paths = Path(output), [Path(path) for path in inputs]
     if not paths:
@@ -88,8 +91,6 @@ def convert(
             pairs = replace(pairs, features={m: x.astype(dtype) for m, x in pairs.features.items()})
         export(pairs, output, overwrite=overwrite, origin=origin)
         return len(pairs)
-    if resume and store.is_store(output):
-        return len(store.open_store(output))
     request = {
         "inputs": [_fingerprint(path) for path in paths],
         "drop_bad_rows": drop_bad_rows,
@@ -97,6 +98,11 @@ def convert(
         "split": split,
         "holdout": holdout,
     }
+    made_by = hashlib.sha256(json.dumps(request).encode()).hexdigest()  # the manifest goes where the paths need not
+    if resume and store.is_store(output):
+        if store.made_by(output) != made_by:
+            raise InputError(f"{output}: is finished, of other inputs or with other settings; --overwrite replaces it")
+        return len(store.open_store(output))
     source = ", ".join(str(path) for path in paths)
     state = store.interrupted_state(output) if resume else {}
     if state and state["request"] != request:
@@ -105,7 +111,9 @@ def convert(
         )
     first_table, first_row = state.get("next", (0, 0))
     with (
-        store.StoreWriter(output, overwrite=overwrite, resume=resume, dtype=dtype, source=source) as writer,
+        store.StoreWriter(
+            output, overwrite=overwrite, resume=resume, dtype=dtype, source=source, made_by=made_by
+        ) as writer,
         ExitStack() as stack,
     ):
         writer.origin = state.get("origin", {})

@@ -81,6 +81,7 @@ class StoreWriter:
         resume: go on from the last ``checkpoint`` of a writer that was killed; starts afresh where there is none.
         dtype: float16 or float32 to convert features to; as they come where not given (float64 becomes float32).
         source: what the manifest names as the origin.
+        made_by: a digest of what the store is made of and how, kept in the manifest.
 
     Attributes:
         origin: what the manifest says of where the data comes from: source, licence, citation.
@@ -99,6 +100,7 @@ class StoreWriter:
         resume: bool = False,
         dtype: npt.DTypeLike | None = None,
         source: str = "",
+        made_by: str | None = None,
     ) -> None:
         self.folder = Path(folder)
         recover(self.folder)
@@ -109,7 +111,7 @@ class StoreWriter:
         self.dtype = None if dtype is None else np.dtype(dtype)
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
-        self.source = source
+        self.source, self.made_by = source, made_by
         self.origin: dict[str, str] = {}
         self.rows = 0
         self.state: dict[str, Any] = {}
@@ -199,6 +201,7 @@ class StoreWriter:
             "modalities": list(self._files),
             "class_names": None if columns.labels is None else list(columns.labels.names),
             "source": self.source or columns.source,
+            "made_by": self.made_by,
             "made_up_ids": not columns.has_ids,
             "origin": self.origin,
             "files": {name: _describe(self._partial / name) for name in names},
@@ -263,6 +266,12 @@ def interrupted_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     journal = partial_folder(Path(folder)) / JOURNAL
     state: dict[str, Any] = json.loads(journal.read_bytes())["state"] if journal.is_file() else {}
     return state
+
+
+def made_by(folder: str | os.PathLike[str]) -> str | None:
+    """What the writer of a finished store was given as ``made_by``."""
+    recorded = _read_manifest(Path(folder)).get("made_by")
+    return None if recorded is None else str(recorded)
 
 
 class _GrowingArray:

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from hscmae.artifact import read_artifact, read_seen, replace_artifact
 from hscmae.config import dotted_names, flatten
+from hscmae.data.coercion import as_features
 from hscmae.data.fingerprint import Fingerprint, fingerprint
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import How, pool_steps
 from hscmae.data.scaling import Standardizer
 from hscmae.data.table import non_finite_rows
-from hscmae.errors import InputError, describe_rows
+from hscmae.errors import InputError, describe_rows, printable
 from hscmae.evaluation.selection import mutual_knn
 from hscmae.linear.cca import Covariances
 from hscmae.linear.smoothing import fuse
@@ -41,6 +42,7 @@ from hscmae.training.loop import Progress
 
 Float32Array = npt.NDArray[np.float32]
 BLOCK = 2048  # rows; small enough that one operation finds in the cache what the one before wrote
+WITHOUT_DIRECTION = "values too large for float32, or none that the model sees,"
 WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
 
 
@@ -152,22 +154,27 @@ class Method(Estimator, ABC):
             Unit-norm embeddings, shape (n, dim), float32: their inner products are cosines.
 
         Raises:
-            InputError: unknown modality, wrong shape, or values that are not finite.
+            InputError: unknown modality, wrong shape, values that are not finite, or rows that get no direction:
+                values whose squares float32 cannot hold, or nothing that the model sees.
         """
         self._require_fitted()
         if modality not in self.dims_:
             raise InputError(f"unknown modality {modality!r}; the model has {', '.join(self.dims_)}")
-        rows = np.asarray(x)
+        rows = as_features(x, modality)
         if rows.ndim not in (2, 3) or rows.shape[-1] != self.dims_[modality]:
             raise InputError(f"{modality}: expected features of shape (n, {self.dims_[modality]}), got {rows.shape}")
         present = np.ones(len(rows), dtype=bool) if present is None else present
         if rows.ndim == 3:
             lengths = np.full(len(rows), rows.shape[1]) if lengths is None else np.asarray(lengths)
-        return self._embed_rows(modality, rows, present, lengths, check=True)
+        z = self._embed_rows(modality, rows, present, lengths, check=True)
+        if (lost := np.flatnonzero(np.isnan(z[:, 0]))).size:
+            raise InputError(f"{modality}: {WITHOUT_DIRECTION} in {describe_rows(lost.tolist())}")
+        return z
 
     def _embed_rows(
         self, modality: str, rows: FloatArray, present: BoolArray, lengths: IntArray | None, *, check: bool
     ) -> Float32Array:
+        """Unit rows; zeros where the modality is not present, not a number where a row gets no direction."""
         if lengths is not None:
             present = present & (lengths > 0)
         out = np.zeros((len(rows), self.config.dim), dtype=np.float32)
@@ -188,10 +195,15 @@ class Method(Estimator, ABC):
         whole = bool(present.all())
         if not whole:
             x, lengths = x[present], None if lengths is None else lengths[present]
-        z = self._embed(modality, self._vectors(modality, x, lengths)).float()
+        vectors = self._vectors(modality, x, lengths)  # (b, d)
+        z = self._embed(modality, vectors).float()  # (b, dim)
+        size = torch.linalg.vector_norm(z, dim=1)  # (b,)
+        lost = (size == 0) | ~torch.isfinite(size) | ~torch.isfinite(torch.linalg.vector_norm(vectors, dim=1))
         if self.anchors_ is not None:
             z = attend(z, self.anchors_, tau=self.config.anchors.tau, share=self.config.anchors.share)
         unit: Float32Array = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
+        if bool(lost.any()):
+            unit[lost.numpy()] = np.nan
         if whole:
             return unit
         out = np.zeros((len(present), unit.shape[1]), dtype=np.float32)
@@ -207,11 +219,19 @@ class Method(Estimator, ABC):
         }
 
     def embed_checked(self, pairs: Pairs) -> dict[str, Float32Array]:
-        """``embed_pairs`` without a check, of rows that are known to be finite where present."""
-        return {
+        """``embed_pairs`` of rows that are known to be finite where present, and are called by their ids in errors."""
+        z = {
             m: self._embed_rows(m, x, pairs.present[m], pairs.lengths.get(m), check=False)
             for m, x in pairs.features.items()
         }
+        for m, rows in z.items():
+            if (lost := np.flatnonzero(np.isnan(rows[:, 0]))).size:
+                clips = ", ".join(printable(name.decode("utf-8", "replace")) for name in pairs.ids[lost[:5]].tolist())
+                more = f" and {lost.size - 5} more" if lost.size > 5 else ""
+                raise InputError(
+                    f"{pairs.source}: {m}: {WITHOUT_DIRECTION} in {'clip' if pairs.has_ids else 'row'} {clips}{more}"
+                )
+        return z
 
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
@@ -416,7 +436,9 @@ def _require_finite(
     bad: list[int] = []
     for start in range(0, len(x), BLOCK):
         here = slice(start, start + BLOCK)
-        found = non_finite_rows(np.asarray(x[here]), present[here], None if lengths is None else lengths[here])
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
+            block = np.asarray(x[here]).astype(np.float16 if x.dtype == np.float16 else np.float32, copy=False)
+        found = non_finite_rows(block, present[here], None if lengths is None else lengths[here])
         bad += (found + start).tolist()
     _refuse_non_finite(np.intersect1d(bad, rows).tolist(), what)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hscmae.config import DeepConfig, flatten
+from hscmae.data.fingerprint import fingerprint
 from hscmae.data.pairs import FloatArray, IntArray, Pairs
 from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
@@ -167,15 +168,13 @@ class DeepMethod(Method):
         return kept
 
     def _identity(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Any]:
-        # What a resumed run must share with the run that it goes on from.
-        data = hashlib.sha256()
-        for m in pairs.modalities:
-            x = pairs.features[m]
-            data.update(f"{m} {x.shape} {x.dtype}".encode())
-            data.update(np.ascontiguousarray(x[:: max(1, len(x) // 64)]).tobytes())
-            if m in pairs.lengths:
-                data.update(pairs.lengths[m].tobytes())
-        data.update(np.ascontiguousarray(rows).tobytes())
+        # What a resumed run must share with the run that it goes on from: every row that it trains on or chooses by.
+        assert self.seen_ is not None
+        data = hashlib.sha256(str([(m, x.shape[1:]) for m, x in pairs.features.items()]).encode())
+        for held in (rows, pairs.ids[rows], self.seen_.content):
+            data.update(held.tobytes())
+        if pairs.split is not None and np.any(pairs.split == b"val"):
+            data.update(fingerprint(pairs, rows=pairs.rows_of("val")).content.tobytes())
         if self._raw_background is not None:
             data.update(self._raw_background.cross.numpy().tobytes())
         return {"method": self.name, "settings": flatten(self.config), "data": data.hexdigest()}
