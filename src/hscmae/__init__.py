@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hscmae.data.synthetic import synthetic_pairs
     from hscmae.errors import HscmaeError, InputError, RunError
     from hscmae.evaluation.protocol import evaluate
+    from hscmae.extract import extract
     from hscmae.methods import (
         CAVMAE,
         CCA,
@@ -60,6 +61,7 @@ _HOME = {
     "SmoothedCCA": "hscmae.methods",
     "SmoothedKernelCCA": "hscmae.methods",
     "evaluate": "hscmae.evaluation.protocol",
+    "extract": "hscmae.extract",
     "from_pretrained": "hscmae.artifact",
     "load": "hscmae.artifact",
     "push_to_hub": "hscmae.artifact",
@@ -94,6 +96,7 @@ __all__ = [
     "SmoothedKernelCCA",
     "SoftCLIP",
     "evaluate",
+    "extract",
     "from_pretrained",
     "load",
     "push_to_hub",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hscmae import cli_extract
 from hscmae.errors import InputError, RunError, printable
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def inspect(
     else:
         raise InputError(found.problems[0].line(str(file)))
     return 0 if found.ok else 2
+
+
+app.command(epilog=cli_extract.EPILOG)(cli_extract.extract)
 
 
 @app.command(epilog="Example: hscmae convert AVE.h5 --output ave")
