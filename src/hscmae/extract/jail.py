@@ -25,6 +25,8 @@ import numpy as np
 from hscmae.extract.media import Fit, Limits
 from hscmae.extract.windows import MOST, Sampling, Task, Trouble, Window, decode
 
+# -P: nothing is imported from the folder that the caller happens to be in, which may be the media's.
+CHILD = [sys.executable, "-P", "-m", "hscmae.extract.jail"]
 MOST_HEADER = 1 << 20  # bytes
 PER_MEDIA_SECOND = 4.0  # seconds that decoding a second of a recording may take, beside the limit for each window
 
@@ -92,9 +94,8 @@ class Jail:
             home = str(Path(__file__).resolve().parents[2])
             paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
             quiet = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            # -P: nothing is imported from the folder that the caller happens to be in, which may be the media's.
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "hscmae.extract.jail"],
+                CHILD,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
