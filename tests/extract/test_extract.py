@@ -14,7 +14,7 @@ from media_files import RATE, write_clip
 from hscmae.data.store import open_store
 from hscmae.errors import InputError
 from hscmae.extract import extract, features_of, light_audio, light_visual
-from hscmae.extract.media import Fit, fitted
+from hscmae.extract.media import fitted
 
 DIMS = {"audio": light_audio.DIM, "visual": light_visual.DIM}
 LIGHT = {"audio": "light", "visual": "light"}

@@ -103,7 +103,7 @@ def decode(task: Task) -> Generator[Window | Trouble, None, None]:
     window, hop = task.sampling.window, task.sampling.hop
     start, number = task.at or 0.0, 0
     while True:
-        goes_on = [stream.reach(start + MOST * window) for stream in streams]
+        goes_on = [stream.reach(start + MOST * window - 1e-6) for stream in streams]
         if any(goes_on):
             end = start + window
         else:
