@@ -389,6 +389,15 @@ def test_features_of_another_recipe_are_refused_by_name(tmp_path):
     assert recipe_of(tmp_path) is None
 
 
+@pytest.mark.parametrize("length, hop", [(10, 5), (10, 10), (10, 16), (7, 3)])
+def test_pieces_are_those_whose_middle_lies_in_the_sound(length, hop):
+    for samples in range(1, 80):
+        sound = np.arange(1, samples + 1, dtype=np.float32)
+        padded = np.pad(sound, (0, 200))
+        starts = [s for s in range(0, samples, hop) if s + length // 2 < samples] or [0]
+        np.testing.assert_array_equal(_pieces(sound, length, hop), [padded[s : s + length] for s in starts])
+
+
 def test_batches_are_filled_up():
     sizes = []
 

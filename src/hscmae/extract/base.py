@@ -148,8 +148,8 @@ class VisualExtractor(Extractor):
 
 
 def _pieces(sound: Float, length: int, hop: int) -> Float:
-    """Pieces every ``hop`` samples, as many as touch the sound's end, the last filled up with silence."""
-    count = max(1, -(-(len(sound) - length) // hop) + 1)
+    """Pieces every ``hop`` samples, those whose middle lies in the sound, the last filled up with silence."""
+    count = max(1, -(-(len(sound) - length // 2) // hop))
     sound = np.pad(sound, (0, max(0, (count - 1) * hop + length - len(sound))))
     return np.lib.stride_tricks.sliding_window_view(sound, length)[::hop][:count]
 
