@@ -9,12 +9,11 @@ import pytest
 pytest.importorskip("av", reason="needs the extra media")
 pytest.importorskip("PIL", reason="needs the extra media")
 
-from media_files import RATE, write_clip
-
 from hscmae.data.store import open_store
 from hscmae.errors import InputError
 from hscmae.extract import extract, features_of, light_audio, light_visual
 from hscmae.extract.media import fitted
+from media_files import RATE, write_clip
 
 DIMS = {"audio": light_audio.DIM, "visual": light_visual.DIM}
 LIGHT = {"audio": "light", "visual": "light"}
@@ -150,7 +149,8 @@ def test_loudness_changes_nothing():
 def test_a_tone_shows_in_its_mel_band():
     t = np.arange(16000) / RATE
     mean = [
-        light_audio.describe(np.sin(2 * np.pi * f * t).astype(np.float32))[: light_audio.BANDS].argmax() for f in (200, 1000, 4000)
+        light_audio.describe(np.sin(2 * np.pi * f * t).astype(np.float32))[: light_audio.BANDS].argmax()
+        for f in (200, 1000, 4000)
     ]
     edges = 700 * np.expm1(np.linspace(1127 * np.log1p(50 / 700), 1127 * np.log1p(7800 / 700), 66) / 1127)
     for band, frequency in zip(mean, (200, 1000, 4000), strict=True):
@@ -191,7 +191,9 @@ def test_gradient_orientation_turns_with_the_picture():
 def test_colour_histogram_names_the_colour():
     for colour, hue in (((255, 0, 0), 0), ((0, 255, 0), 4), ((0, 0, 255), 8)):
         features = describe_picture(np.full((9, 9, 3), colour, np.uint8))
-        cells = features[: light_visual.HUES * light_visual.SATURATIONS].reshape(light_visual.HUES, light_visual.SATURATIONS)
+        cells = features[: light_visual.HUES * light_visual.SATURATIONS].reshape(
+            light_visual.HUES, light_visual.SATURATIONS
+        )
         assert np.unravel_index(cells.argmax(), cells.shape) == (hue, 2) and cells.max() == pytest.approx(1.0)
     grey = describe_picture(np.full((9, 9, 3), 128, np.uint8))
     assert grey[light_visual.HUES * light_visual.SATURATIONS + 4] == pytest.approx(1.0)

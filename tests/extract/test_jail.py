@@ -14,13 +14,13 @@ import pytest
 pytest.importorskip("av", reason="needs the extra media")
 
 import av
-from media_files import RATE, clicks, write_clip, write_picture, write_video, write_wav
 from PIL import Image
 
 from hscmae.extract import extract, jail
 from hscmae.extract.jail import Jail
 from hscmae.extract.media import Fit, Limits
 from hscmae.extract.windows import Sampling, Task, Trouble, Window, decode
+from media_files import RATE, clicks, write_clip, write_picture, write_video, write_wav
 
 FIT = Fit(32, 32, "box", squash=True)
 LIGHT = {"audio": "light", "visual": "light"}

@@ -1,4 +1,4 @@
-"""Extractors of trained networks: equal to direct calls, independent of what is beside, refused when not what they say."""
+"""Extractors of trained networks: equal to direct calls, independent of what is beside, refused if not what they say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 
 pytest.importorskip("av", reason="needs the extra media")
 
-from media_files import clicks, write_clip, write_picture, write_wav
 from PIL import Image
 
 from hscmae.data.recipe import recipe_of, require_same_recipe
@@ -23,6 +22,7 @@ from hscmae.extract import weights as weights_module
 from hscmae.extract.base import AudioExtractor, _pieces, in_batches
 from hscmae.extract.media import fitted, read_audio, read_image
 from hscmae.extract.networks import quantised
+from media_files import clicks, write_clip, write_picture, write_wav
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 YAMNET = SHARED / "models" / "yamnet.tflite"
@@ -106,7 +106,14 @@ def test_efficientnet_of_other_weights_is_refused(monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------- transformers
 
-VIT = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+VIT = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
 
 
 def save_checkpoint(folder: Path, kind: str):
@@ -287,7 +294,9 @@ def test_vggish_and_inception_run_local_networks(tmp_path):
     np.testing.assert_allclose(found, quantised((directions @ (plain.T - means)).T), atol=4 / 255 + 1e-5)
     picture = rng.integers(0, 256, (1, 299, 299, 3), dtype=np.uint8)
     assert get_extractor("inception-v3", "visual", [tmp_path]).describe(picture).shape == (1, 2048)
-    np.savez(tmp_path / "inception_pca.npz", mean=np.zeros(2048), eigenvals=np.ones(1024), eigenvecs=np.eye(2048)[:1024])
+    np.savez(
+        tmp_path / "inception_pca.npz", mean=np.zeros(2048), eigenvals=np.ones(1024), eigenvecs=np.eye(2048)[:1024]
+    )
     assert get_extractor("inception-v3", "visual", [tmp_path]).describe(picture).shape == (1, 1024)
 
 

@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("av", reason="needs the extra media")
 
 import av
-from media_files import RATE, clicks, write_picture, write_video, write_wav
 
 from hscmae.errors import InputError
 from hscmae.extract.media import Fit, Limits, PictureStream, SoundStream, read_audio
 from hscmae.extract.windows import Sampling, Task, Trouble, Window, decode, split_id, window_id
+from media_files import RATE, clicks, write_picture, write_video, write_wav
 
 FIT = Fit(32, 32, "box", squash=True)
 
@@ -84,7 +84,7 @@ def test_sound_that_begins_late_stays_late(tmp_path):
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         audio = file.add_stream("pcm_s16le", rate=RATE)
         audio.layout = "mono"
-        for k in range(50):
+        for _ in range(50):
             grey = np.full((48, 64, 3), 9, np.uint8)
             file.mux(video.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         file.mux(video.encode())

@@ -67,9 +67,7 @@ def write(
     return open_store(output)
 
 
-def blocks(
-    sources: Sequence[Source], modalities: Sequence[str], labels: ClipLabels | None
-) -> Iterator[Pairs]:
+def blocks(sources: Sequence[Source], modalities: Sequence[str], labels: ClipLabels | None) -> Iterator[Pairs]:
     """All rows in the order of ids and times, ``BLOCK_ROWS`` at a time.
 
     A modality of sequences has shape (n, t, d) with t the steps of the longest window, or (n, d) where that is one.
@@ -96,9 +94,10 @@ def blocks(
             x = np.zeros((len(block), most[m], dim), np.float32)  # (rows, steps, dim)
             length = np.zeros(len(block), np.int64)
             for place, (_, _, row, source, _) in enumerate(block):
-                if (at := row.features.get(m)) is not None:
-                    x[place, : at.steps] = source.arrays[m][at.first : at.first + at.steps]
-                    length[place] = at.steps
+                if m in row.features:
+                    first_step, steps = row.features[m].first, row.features[m].steps
+                    x[place, :steps] = source.arrays[m][first_step : first_step + steps]
+                    length[place] = steps
             present[m] = length > 0
             if most[m] > 1:
                 features[m], lengths[m] = x, length

@@ -59,7 +59,7 @@ class Extractor(ABC):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """What the features depend on beside the media: SHA-256 of the weights, constants; JSON, compared as a whole."""
+        """What features depend on beside the media: SHA-256 of the weights, constants; JSON, compared as a whole."""
 
     @abstractmethod
     def steps(self, windows: Sequence[Any]) -> list[Float]:
@@ -98,8 +98,7 @@ class AudioExtractor(Extractor):
         vectors = self.describe(np.concatenate(pieces))
         ends = np.cumsum([len(part) for part in pieces])
         return [
-            self._by_second(part, len(sound))
-            for part, sound in zip(np.split(vectors, ends[:-1]), windows, strict=True)
+            self._by_second(part, len(sound)) for part, sound in zip(np.split(vectors, ends[:-1]), windows, strict=True)
         ]
 
     def _by_second(self, vectors: Float, samples: int) -> Float:
@@ -167,7 +166,7 @@ def in_batches(network: Callable[[npt.NDArray[Any]], Float], batch: npt.NDArray[
 def names(modality: str) -> list[str]:
     """The extractors of a modality: built in, and those of other packages."""
     own = [point.name for point in entry_points(group=GROUP)]
-    return sorted({*BUILT_IN[modality], *own}) + ["transformers:ID"]
+    return [*sorted({*BUILT_IN[modality], *own}), "transformers:ID"]
 
 
 def get_extractor(name: str, modality: str, weights: Weights = ()) -> Extractor:

@@ -29,7 +29,7 @@ class EfficientNetLite0(VisualExtractor):
     name, dim = "efficientnet-lite0", 1280
     fit = Fit(256, 224, "bilinear")
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.eval().to(self.device)
         self.batch = GPU_BATCH if self.device.type == "cuda" else 1  # more at a time is no faster on a CPU

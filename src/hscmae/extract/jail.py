@@ -264,7 +264,7 @@ def _serve() -> int:
                     "pictures": 0 if item.pictures is None else len(item.pictures),
                     "steps": item.steps,
                 }
-                payload = [memoryview(np.ascontiguousarray(a)) for a in (item.sound, item.pictures) if a is not None]
+                payload = [np.ascontiguousarray(a).data for a in (item.sound, item.pictures) if a is not None]
                 _write(out, header, *payload)
         except MemoryError:
             return OUT_OF_MEMORY

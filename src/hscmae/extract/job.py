@@ -134,9 +134,7 @@ def extract(
         InputError: no media files, none that can be read, an extra or weights missing, or ``output`` exists.
     """
     named = [paths] if isinstance(paths, (str, Path)) else paths
-    settings = Settings(
-        audio, visual, window, hop, pool, frames, [Path(w) for w in weights], limits or Limits()
-    )
+    settings = Settings(audio, visual, window, hop, pool, frames, [Path(w) for w in weights], limits or Limits())
     run(
         named,
         Path(output),

@@ -32,13 +32,19 @@ VIDEO = frozenset(
 )
 CONTAINERS = "aac,aiff,asf,avi,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,wav,w64"
 AUDIO_CODECS = frozenset(
-    "aac alac flac mp2 mp2float mp3 mp3float opus libopus vorbis libvorbis wmav1 wmav2 ac3 eac3 "
-    "pcm_s8 pcm_u8 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_f64le pcm_f64be "
-    "pcm_alaw pcm_mulaw amrnb amrwb libopencore_amrnb libopencore_amrwb adpcm_ms adpcm_ima_wav".split()
+    {
+        *("aac", "alac", "flac", "mp2", "mp2float", "mp3", "mp3float", "opus", "libopus", "vorbis", "libvorbis"),
+        *("ac3", "eac3", "wmav1", "wmav2", "amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb"),
+        *("pcm_s8", "pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
+        *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav"),
+    }
 )
 VIDEO_CODECS = frozenset(
-    "h264 hevc vp8 vp9 libvpx libvpx-vp9 av1 libdav1d libaom-av1 mpeg1video mpeg2video mpeg4 msmpeg4 msmpeg4v2 "
-    "mjpeg theora flv h263 wmv1 wmv2 wmv3 vc1 prores dvvideo".split()
+    {
+        *("h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "theora"),
+        *("mpeg1video", "mpeg2video", "mpeg4", "msmpeg4", "msmpeg4v2", "h263", "flv", "wmv1", "wmv2", "wmv3", "vc1"),
+        *("mjpeg", "prores", "dvvideo"),
+    }
 )
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 SHORTEST_STREAM = 0.1  # seconds of a window; less of a stream does not count as being there

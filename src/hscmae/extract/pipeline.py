@@ -112,7 +112,7 @@ class Networks:
     def _pooled(self, steps: Float) -> Float:
         if self.pool == "none":
             return steps
-        return steps.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+        return np.asarray(steps.mean(axis=0, dtype=np.float64, keepdims=True), np.float32)
 
     def __enter__(self) -> Networks:
         return self

@@ -132,7 +132,9 @@ class Spool:
         path = self.folder / "job.json"
         if path.is_file() and not restart:
             if not resume:
-                raise InputError(f"{store}: an extraction was interrupted; --resume goes on with it, --overwrite starts afresh")
+                raise InputError(
+                    f"{store}: an extraction was interrupted; --resume goes on with it, --overwrite starts afresh"
+                )
             try:
                 before = json.loads(path.read_bytes())
             except ValueError:
@@ -208,8 +210,9 @@ class Spool:
             return
         with self._mutex:
             self._commit()
-        for file in (*self._data.values(), self._journal, self._lock):
+        for file in (*self._data.values(), self._journal):
             file.close()
+        self._lock.close()
 
     def __enter__(self) -> Spool:
         return self

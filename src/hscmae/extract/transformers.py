@@ -121,7 +121,7 @@ class TransformersAudio(AudioExtractor):
 
     def _run(self, sound: Float) -> Float:
         inputs = self._features(sound, sampling_rate=self.rate, return_tensors="pt")
-        return self.checkpoint.run(**inputs)[0]
+        return np.asarray(self.checkpoint.run(**inputs)[0], np.float32)
 
 
 def load(name: str, modality: str) -> Extractor:
@@ -138,7 +138,9 @@ def load(name: str, modality: str) -> Extractor:
         kind = KINDS.get(config.model_type)
         if kind is None or kind.modality != modality:
             known = ", ".join(sorted(key for key, value in KINDS.items() if value.modality == modality))
-            raise InputError(f"transformers:{name}: {config.model_type} gives no {modality} features; there are {known}")
+            raise InputError(
+                f"transformers:{name}: {config.model_type} gives no {modality} features; there are {known}"
+            )
         model = getattr(library, kind.model).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
         checkpoint = _Checkpoint(name, kind, model, _fingerprint(name, model))
         if modality == "visual":

@@ -52,7 +52,7 @@ class Vggish(AudioExtractor):
         if self._pca is None:
             return vectors
         directions, means = self._pca
-        return quantised((vectors - means.ravel()) @ directions.T)
+        return quantised(np.asarray((vectors - means.ravel()) @ directions.T, np.float32))
 
 
 def load(weights: Weights = ()) -> Vggish:
@@ -71,7 +71,7 @@ def log_mel(sound: Float) -> Float:
     frames = np.lib.stride_tricks.sliding_window_view(sound.astype(np.float64), WINDOW)[::HOP]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)  # periodic
     magnitude = np.abs(np.fft.rfft(frames * hann, FFT))  # (frames, 257)
-    return np.log(magnitude @ _filters() + OFFSET).astype(np.float32)
+    return np.asarray(np.log(magnitude @ _filters() + OFFSET), np.float32)
 
 
 @cache

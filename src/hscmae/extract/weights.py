@@ -1,4 +1,4 @@
-"""Where networks' weights are: named by the user, in ``HSCMAE_MODELS``, in the cache, or at their publisher's address."""
+"""Where networks' weights are: named by the user, in ``HSCMAE_MODELS``, in the cache, or at the publisher's address."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def require_weights(name: str, pattern: str, given: Sequence[Path], help_: str) 
     """
     found = find_weights(pattern, given)
     if found is None:
-        raise InputError(
-            f"{name}: no weights ({pattern}) in --weights, HSCMAE_MODELS or {cache_folder()}; {help_}"
-        )
+        raise InputError(f"{name}: no weights ({pattern}) in --weights, HSCMAE_MODELS or {cache_folder()}; {help_}")
     return found
 
 

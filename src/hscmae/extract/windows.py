@@ -111,7 +111,8 @@ def decode(task: Task) -> Generator[Window | Trouble, None, None]:
             if end - start < window / 2 and number:
                 break
         taken = sound.take(start, end) if sound else None
-        pictures, steps = None, ()
+        pictures: npt.NDArray[np.uint8] | None = None
+        steps: tuple[int, ...] = ()
         if moving is not None:
             pictures, steps = _distinct(moving.take(start, end) or [])
         elif still is not None:
@@ -164,4 +165,3 @@ def seconds(value: float) -> str:
 def recording_of(name: bytes) -> bytes:
     """The id of the recording to which a window belongs."""
     return split_id(name)[0]
-
