@@ -1,4 +1,4 @@
-"""Extractors of trained networks: equal to direct calls, independent of what is beside, refused if not what they say."""
+"""Extractors of trained networks: equal to direct calls, independent of what is beside, refused if not as they say."""
 
 from __future__ import annotations
 

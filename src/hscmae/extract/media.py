@@ -103,12 +103,14 @@ class MediaClip:
         audio: file with its sound, if any.
         visual: file with its picture or pictures, if any.
         root: the folder that was named.
+        span: of a window: from when to when, in seconds.
     """
 
     id: str
     audio: Path | None
     visual: Path | None
     root: Path = field(default=Path(), compare=False)
+    span: tuple[float, float] | None = None
 
     @property
     def key(self) -> bytes:
@@ -428,29 +430,22 @@ class PictureStream:
                 self._next += 1
 
 
-def read_pictures(path: Path) -> list[Picture]:
+def read_pictures(path: Path, start: float = 0.0, end: float = math.inf) -> list[Picture]:
     """An image, or the pictures of a video, one a second; each of shape (height, width, 3), RGB.
+
+    Args:
+        path: the file.
+        start, end: seconds of a video.
 
     Raises:
         InputError: the file cannot be decoded, or holds no picture.
     """
     if not is_video(path):
         return [read_image(path)]
-    return PictureStream(path, None).take(0.0, math.inf) or []
-
-
-def picture_at(path: Path, seconds: float) -> Picture:
-    """What an image shows, or a video at a moment; shape (height, width, 3), RGB.
-
-    Raises:
-        InputError: the file cannot be decoded, or holds no picture there.
-    """
-    if not is_video(path):
-        return read_image(path)
-    found = PictureStream(path, None).take(seconds, seconds + 1)
+    found = PictureStream(path, None).take(start, end)
     if not found:
-        raise InputError(f"{path}: holds no picture at {seconds:g} s")
-    return found[0]
+        raise InputError(f"{path}: holds no picture at {start:g} s")
+    return found
 
 
 def read_image(path: Path, fit: Fit | None = None, limits: Limits | None = None) -> Picture:
