@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from hscmae.cli import archive, compare, data, pages, train
+from hscmae.cli import archive, compare, data, extract, pages, train
 from hscmae.errors import InputError, RunError, printable
 
 ONLY_TRAIN = "only train works in several processes: start the other verbs without torchrun"
@@ -24,6 +24,7 @@ app = typer.Typer(
     epilog="Any verb takes --debug, which shows the traceback of an error.",
 )
 for title, module in (
+    ("Data", extract),
     ("Data", data),
     ("Model", train),
     ("Collection", archive),

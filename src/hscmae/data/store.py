@@ -40,7 +40,7 @@ FORMAT = "hscmae-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
-STORE = FolderKind("a store", [MANIFEST], FORMAT, [MANIFEST], listing="files")
+STORE = FolderKind("a store", [MANIFEST], FORMAT, [MANIFEST], listings=("files", "extra"))
 VERIFY_BYTES = 2**30  # reading checks the checksums of stores up to this size; `inspect` those of any
 RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names", "label_names")
 
@@ -79,8 +79,10 @@ class StoreWriter:
         resume: go on from the last ``checkpoint`` of a writer that was killed; starts afresh where there is none.
         dtype: float16 or float32 to convert features to; as they come where not given (float64 becomes float32).
         source: what the manifest names as the origin.
+        recipe: how the features were extracted, for the manifest; see ``data.recipe``.
 
     Attributes:
+        extra: files beside the arrays, name -> content; checksummed in the manifest.
         rows: rows written so far, those before a resumption included.
         state: what the last checkpoint was given; empty at the start.
 
@@ -96,6 +98,7 @@ class StoreWriter:
         resume: bool = False,
         dtype: npt.DTypeLike | None = None,
         source: str = "",
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         recover(self.folder)
@@ -107,6 +110,8 @@ class StoreWriter:
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
         self.source = source
+        self.recipe = recipe
+        self.extra: dict[str, bytes] = {}
         self.rows = 0
         self.state: dict[str, Any] = {}
         self._partial = partial_folder(self.folder)
@@ -187,6 +192,8 @@ class StoreWriter:
         for stray in self._partial.iterdir():
             if stray.name not in names:
                 stray.unlink()
+        for name, content in self.extra.items():
+            write_atomic(self._partial / name, content)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -196,6 +203,10 @@ class StoreWriter:
             "source": self.source or columns.source,
             "files": {name: _describe(self._partial / name) for name in names},
         }
+        if self.recipe is not None:
+            manifest["recipe"] = dict(self.recipe)
+        if self.extra:
+            manifest["extra"] = {name: {"sha256": sha256(self._partial / name)} for name in self.extra}
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
         publish(self._partial, self.folder, STORE)
 
@@ -409,7 +420,7 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
     folder = path
     if verify is None:
         verify = size_of(folder) <= VERIFY_BYTES
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, entry in manifest["files"].items():
         array = _open_array(folder, name, entry, report)
@@ -421,6 +432,14 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
                 Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
             )
         arrays[name.removesuffix(".npy")] = array
+    for name, entry in manifest.get("extra", {}).items():
+        if not (folder / name).is_file():
+            report(str(folder), Problem("missing-dataset", name, "missing"))
+        elif verify and sha256(folder / name) != entry["sha256"]:
+            report(
+                str(folder),
+                Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
+            )
     rows = manifest["rows"]
     for key in [
         key for key, a in arrays.items() if key != "label_indices" and len(a) != rows + (key == "label_indptr")
@@ -446,7 +465,30 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_extra(folder: Path, name: str) -> bytes | None:
+    """A file that a store has beside its arrays; ``None`` where it has none of the name.
+
+    Raises:
+        InputError: not a store, or a file that is missing or was changed.
+    """
+    entry = read_manifest(folder).get("extra", {}).get(name)
+    if entry is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"{path}: missing")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise InputError(f"{path}: SHA-256 differs from the manifest's: the file was changed or damaged")
+    return content
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A store's manifest.
+
+    Raises:
+        InputError: none, damaged, or of a version that this release does not know.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: not a store (no {MANIFEST})")
@@ -459,6 +501,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             isinstance(manifest["rows"], int)
             and all(isinstance(name, str) for name in [*names, *manifest["modalities"], *manifest["files"]])
             and all({"shape", "dtype", "sha256"} <= entry.keys() for entry in manifest["files"].values())
+            and all(Path(n).name == n and "sha256" in entry for n, entry in manifest.get("extra", {}).items())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a valid manifest") from error

@@ -243,4 +243,5 @@ def _unit(x: npt.NDArray[Any]) -> Float64Array:
     largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
     rows = rows / np.where(largest > 0, largest, 1.0)
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    return rows / np.where(norms > 0, norms, 1.0)
+    unit: Float64Array = rows / np.where(norms > 0, norms, 1.0)
+    return unit
