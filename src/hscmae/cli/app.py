@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import typer
 
-from hscmae.cli import archive, compare, data, extract, pages, train
+from hscmae.cli import archive, compare, data, extract, pages, search, train
 from hscmae.errors import InputError, RunError, printable
 
 ONLY_TRAIN = "only train works in several processes: start the other verbs without torchrun"
@@ -27,6 +27,7 @@ for title, module in (
     ("Data", extract),
     ("Data", data),
     ("Model", train),
+    ("Archive", search),
     ("Collection", archive),
     ("Comparison", compare),
     ("Pages", pages),

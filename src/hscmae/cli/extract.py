@@ -88,9 +88,9 @@ def extract(
 
     Files that cannot be read are reported, one line each, and passed over; media.csv in the store lists them.
     """
+    from hscmae.cli.progress import clips_progress
     from hscmae.extract.job import Settings, run
     from hscmae.extract.spool import interrupted_job
-    from hscmae.cli.progress import clips_progress
 
     try:
         with clips_progress("extract", enabled=not as_json) as progress:

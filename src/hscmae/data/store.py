@@ -80,6 +80,7 @@ class StoreWriter:
         dtype: float16 or float32 to convert features to; as they come where not given (float64 becomes float32).
         source: what the manifest names as the origin.
         recipe: how the features were extracted, for the manifest; see ``data.recipe``.
+        model: what made the embeddings, for the manifest: its path and the SHA-256 of its weights.
 
     Attributes:
         extra: files beside the arrays, name -> content; checksummed in the manifest.
@@ -99,6 +100,7 @@ class StoreWriter:
         dtype: npt.DTypeLike | None = None,
         source: str = "",
         recipe: Mapping[str, Any] | None = None,
+        model: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(folder)
         recover(self.folder)
@@ -110,7 +112,7 @@ class StoreWriter:
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
         self.source = source
-        self.recipe = recipe
+        self.recipe, self.model = recipe, model
         self.extra: dict[str, bytes] = {}
         self.rows = 0
         self.state: dict[str, Any] = {}
@@ -205,6 +207,8 @@ class StoreWriter:
         }
         if self.recipe is not None:
             manifest["recipe"] = dict(self.recipe)
+        if self.model is not None:
+            manifest["model"] = dict(self.model)
         if self.extra:
             manifest["extra"] = {name: {"sha256": sha256(self._partial / name)} for name in self.extra}
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())

@@ -228,8 +228,8 @@ class _Pool:
 def _products(a: Float64Array, b: Float64Array) -> Float64Array:
     """Cosines of rows on the grid: exact sums of whole numbers, then one division."""
     scale = 2.0**GRID_BITS - np.sqrt(a.shape[1]) - 1
-    products: Float64Array = np.einsum("ij,ij->i", a, b)
-    return products / scale**2
+    cosines: Float64Array = np.einsum("ij,ij->i", a, b) / scale**2
+    return cosines
 
 
 def _norms(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
