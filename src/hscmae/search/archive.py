@@ -103,8 +103,6 @@ class Archive:
         if len(set(self._pairs.dims.values())) > 1 or any(x.ndim != 2 for x in self._pairs.features.values()):
             raise InputError(f"{folder}: holds features, not embeddings; make them with hscmae embed RUN {folder}")
         self._run = run
-        if run is not None:
-            self._require_model(run)
         self._spaces: dict[str, ExactSearch] = {}
 
     @classmethod
@@ -122,16 +120,22 @@ class Archive:
         folder = Path(folder)
         given, places = None if run is None else Path(run), [Path(w) for w in weights]
         if is_store(folder):
-            return cls(folder, run=given, roots=[], weights=places)
+            archive = cls(folder, run=given, roots=[], weights=places)
+            if given is not None:
+                archive._require_model(given)
+            return archive
         if not is_store(folder / EMBEDDINGS):
             raise InputError(f"{folder}: neither an archive (hscmae build) nor embeddings (hscmae embed)")
         about = read_about(folder)
-        return cls(
+        archive = cls(
             folder / EMBEDDINGS,
             run=given or folder / RUN,
             roots=[Path(p) for p in about.get("media", [])],
             weights=[*places, *(Path(p) for p in about.get("weights", []))],
         )
+        if given is not None:
+            archive._require_model(given)
+        return archive
 
     @property
     def dim(self) -> int:
@@ -326,7 +330,7 @@ class Archive:
         return found
 
     def _require_model(self, run: Path) -> None:
-        from hscmae.artifact import read_config
+        from hscmae.artifact import read_config  # its import of torch takes a second, and a clip's id needs no model
 
         named, given = self.model, read_config(run)["sha256"]
         if named is None:

@@ -143,7 +143,8 @@ class Clips:
 
 def present_rows(pairs: Pairs, modalities: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Rows that have any of the modalities."""
-    return np.any([pairs.present[m] for m in modalities], axis=0)
+    flags: npt.NDArray[np.bool_] = np.any([pairs.present[m] for m in modalities], axis=0)
+    return flags
 
 
 def path_of(line: Mapping[str, str], modality: str) -> str | None:
