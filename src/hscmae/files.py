@@ -88,14 +88,14 @@ class FolderKind:
         markers: names of JSON files, any of which marks the folder as ours by its entry ``format``.
         format: that entry.
         names: every file that we write there, as patterns of paths relative to the folder (``fits/*.json``).
-        listing: the marker's entry that names further files, if it has one.
+        listings: the marker's entries that name further files, if it has any.
     """
 
     what: str
     markers: Sequence[str]
     format: str
     names: Sequence[str]
-    listing: str = ""
+    listings: Sequence[str] = ()
 
     def marks(self, folder: Path) -> bool:
         """Whether a marker in ``folder`` says that it is of this kind."""
@@ -128,7 +128,8 @@ class FolderKind:
 
     def _cut(self, folder: Path) -> tuple[list[str], list[str]]:
         """The files in ``folder`` that we wrote, and the others, by their paths relative to it."""
-        listed = {str(name) for marker in self.markers for name in _read(folder / marker).get(self.listing) or ()}
+        markers = [_read(folder / marker) for marker in self.markers]
+        listed = {str(name) for marker in markers for listing in self.listings for name in marker.get(listing) or ()}
         ours: list[str] = []
         foreign: list[str] = []
         for path in sorted(folder.rglob("*")):

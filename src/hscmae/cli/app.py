@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hscmae.cli import archive, compare, data, pages, train
+from hscmae.cli import archive, compare, data, extract, pages, search, train
 from hscmae.cli.output import say
 from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, printable
@@ -36,8 +36,10 @@ app = typer.Typer(
     epilog="Any verb takes --debug, which shows the traceback of an error.",
 )
 for title, module in (
+    ("Data", extract),
     ("Data", data),
     ("Model", train),
+    ("Archive", search),
     ("Collection", archive),
     ("Comparison", compare),
     ("Pages", pages),

@@ -51,6 +51,7 @@ def embed(
             holdout=holdout,
             overwrite=overwrite,
             drop_bad_rows=drop_bad_rows,
+            run=run,
             blocks=partial(embed_on_ray, holdout=holdout) if engine == "ray" else embed_rows,
             progress=progress,
         )

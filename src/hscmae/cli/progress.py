@@ -78,6 +78,18 @@ def rows_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int | 
 
 
 @contextmanager
+def clips_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over clips with their count and the time left: called with clips done and clips in all."""
+    if not enabled:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
 def jobs_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int, str], None] | None]:
     """A bar for each stage of a benchmark: called with the stage, jobs done, jobs in all, and a note beside the bar."""
     if not enabled:

@@ -51,6 +51,8 @@ def make_data(folder: Path, *, clips: int, seed: int, progress: Progress) -> Pai
     extracted = extract(
         [folder / "media"],
         folder / "extracted",
+        audio="light",
+        visual="light",
         progress=lambda done, total: progress("extract features", done, total),
     )
     pairs = with_truth(extracted, truth)
