@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -258,3 +259,40 @@ def test_ray_gives_the_same_bytes(media, tmp_path):
 
         ray.shutdown()
     assert content(tmp_path / "ray") == content(tmp_path / "plain")
+
+
+def test_stopping_does_not_wait_for_a_file_that_hangs(media, tmp_path, monkeypatch):
+    from hscmae.extract import jail
+    from hscmae.extract import job as jobs
+
+    def stops(clips, *rest):
+        real(clips, *rest).close()  # before anything is begun
+        running = real(clips, *rest)
+        timer = threading.Timer(1.0, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+        timer.start()
+        yield from running
+
+    real = jobs.describe_all
+    monkeypatch.setattr(jobs, "describe_all", stops)
+    monkeypatch.setattr(jail, "CHILD", [sys.executable, "-c", "import time; time.sleep(100)"])
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        extract(media, tmp_path / "store", **LIGHT)
+    assert time.monotonic() - begun < 30
+    assert not (tmp_path / "store").exists()
+
+
+def test_features_that_are_not_finite_are_a_problem_of_the_window(media, tmp_path, monkeypatch):
+    from hscmae.extract.light_audio import LightAudio
+
+    real = LightAudio.describe
+
+    def sometimes(self, batch):
+        found = real(self, batch)
+        found[0, 0] = np.nan if len(batch[0]) > 12 * 16000 else found[0, 0]
+        return found
+
+    monkeypatch.setattr(LightAudio, "describe", sometimes)
+    pairs = extract(media, tmp_path / "store", **LIGHT)
+    assert b"long#t=10,20" in pairs.ids.tolist() and b"long#t=20,33" not in pairs.ids.tolist()
+    assert "not finite at 20 s" in (tmp_path / "store" / "media.csv").read_text()
