@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -251,7 +251,7 @@ def index(
         Path, typer.Argument(metavar="ARCHIVE", help="Folder of build, or embeddings of embed.", show_default=False)
     ],
     backend: Annotated[
-        Literal[faiss, lancedb, pgvector],
+        Literal["faiss", "lancedb", "pgvector"],
         typer.Option(
             help="faiss: fastest, one machine. lancedb: embedded, object storage. pgvector: shared, in PostgreSQL."
         ),
