@@ -77,7 +77,6 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Pairs whose modalities disagree, most suspicious first, with the estimated share of wrong pairs."""
-    from hscmae.artifact import read_config
     from hscmae.audit import audit as audit_pairs
     from hscmae.cli.tables import print_audit
     from hscmae.methods import load
@@ -85,8 +84,7 @@ def audit(
     model = load(run)
     pairs = read_pairs(file, drop_bad_rows=drop_bad_rows, modalities=[*model.dims_], holdout=holdout, run=run)
     pairs = pairs if pairs.split is None and split == "train" else pairs.of_split(split)
-    seen = split != "test" and read_config(run)["data"].get("source") == file.name
-    found = audit_pairs(model, pairs, seen=seen, seed=seed)
+    found = audit_pairs(model, pairs, seed=seed)
     if as_json:
         print_json(found.as_json())
     else:

@@ -81,6 +81,7 @@ def print_audit(found: Audit, top: int) -> None:
     title = f"{scored} pairs, estimated share of wrong ones {found.wrong_share:.1%} [{low:.1%}, {high:.1%}]"
     columns = ("rank", "id", "suspicion", "random pairs that agree better")
     console().print(_table(title, columns, rows, words=1))
+    say(f"{found.n_trained_on} of the {scored} pairs were trained on")
     for reason in sorted(set(found.unscored.values())):
         say(f"{sum(r == reason for r in found.unscored.values())} rows without score: {reason}")
 
