@@ -6,6 +6,8 @@ under its name only when whole. ``export`` writes the published HDF5 layout, ``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import time
@@ -88,8 +90,6 @@ def convert(
             pairs = replace(pairs, features={m: x.astype(dtype) for m, x in pairs.features.items()})
         export(pairs, output, overwrite=overwrite, origin=origin)
         return len(pairs)
-    if resume and store.is_store(output):
-        return len(store.open_store(output))
     request = {
         "inputs": [_fingerprint(path) for path in paths],
         "drop_bad_rows": drop_bad_rows,
@@ -97,6 +97,10 @@ def convert(
         "split": split,
         "holdout": holdout,
     }
+    if resume and store.is_store(output):
+        if store.made_from(output) != _digest(request):
+            raise InputError(f"{output}: is finished, but was made from other inputs or with other settings")
+        return len(store.open_store(output))
     source = ", ".join(str(path) for path in paths)
     state = store.interrupted_state(output) if resume else {}
     if state and state["request"] != request:
@@ -108,7 +112,7 @@ def convert(
         store.StoreWriter(output, overwrite=overwrite, resume=resume, dtype=dtype, source=source) as writer,
         ExitStack() as stack,
     ):
-        writer.origin = state.get("origin", {})
+        writer.origin, writer.made_from = state.get("origin", {}), _digest(request)
         for number, (path, opened) in enumerate(_side_by_side(paths, stack)):
             if number < first_table:
                 continue
@@ -228,6 +232,10 @@ def _fingerprint(path: Path) -> list[Any]:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     stats = [file.stat() for file in files]
     return [str(path.resolve()), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+
+
+def _digest(request: Any) -> str:
+    return hashlib.sha256(json.dumps(request).encode()).hexdigest()
 
 
 def export(

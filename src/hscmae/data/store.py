@@ -83,6 +83,7 @@ class StoreWriter:
 
     Attributes:
         origin: what the manifest says of where the data comes from: source, licence, citation.
+        made_from: a digest of what the store is made from, for the manifest; empty where nobody asks.
         rows: rows written so far, those before a resumption included.
         state: what the last checkpoint was given; empty at the start.
 
@@ -111,6 +112,7 @@ class StoreWriter:
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
         self.source = source
         self.origin: dict[str, str] = {}
+        self.made_from = ""
         self.rows = 0
         self.state: dict[str, Any] = {}
         self._partial = partial_folder(self.folder)
@@ -199,6 +201,7 @@ class StoreWriter:
             "class_names": None if columns.labels is None else list(columns.labels.names),
             "source": self.source or columns.source,
             "origin": self.origin,
+            "made_from": self.made_from,
             "files": {name: _describe(self._partial / name) for name in names},
         }
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -261,6 +264,11 @@ def interrupted_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     journal = partial_folder(Path(folder)) / JOURNAL
     state: dict[str, Any] = json.loads(journal.read_bytes())["state"] if journal.is_file() else {}
     return state
+
+
+def made_from(folder: str | os.PathLike[str]) -> str:
+    """The digest of what a store was made from that its writer gave; empty where it gave none."""
+    return str(_read_manifest(Path(folder)).get("made_from", ""))
 
 
 def partial_folder(folder: Path) -> Path:
