@@ -99,9 +99,9 @@ def test_one_step_is_the_vector_path_to_the_bit(name: str) -> None:
 
 def test_no_hidden_step_and_mean_pooling_in_the_network_is_pooling_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_sequences()
-    before = quick("hscmae").fit(data)
+    before = quick("hscmae", view_kind="linear").fit(data)
     monkeypatch.setattr(get_method("hscmae"), "_keeps_steps", True)
-    inside = quick("hscmae").fit(data)
+    inside = quick("hscmae", view_kind="linear").fit(data)
     for k, v in before._tensors().items():
         torch.testing.assert_close(inside._tensors()[k], v, atol=1e-3, rtol=1e-3)
 
@@ -131,7 +131,8 @@ def test_hiding_steps_leaves_the_mask_of_values_as_it_was(monkeypatch: pytest.Mo
     runs = []
     for ratio in (0.0, 0.5):
         seen.clear()
-        quick("hscmae", masking_steps_ratio=ratio, training_validation_share=0.0).fit(make_sequences())
+        settings = {"masking_steps_ratio": ratio, "training_validation_share": 0.0, "view_kind": "linear"}
+        quick("hscmae", **settings).fit(make_sequences())
         runs.append(list(seen))
     assert len(runs[0]) == len(runs[1]) > 0
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

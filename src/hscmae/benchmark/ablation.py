@@ -40,6 +40,8 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("memory", "neighbours from all rows", {"affinity.source": "train"}),
     ("keys", "compared with the student", {"affinity.keys": "student"}),
     ("keys", "compared with the teacher", {"affinity.keys": "teacher"}),
+    ("view", "without the kernel view", {"view.kind": "linear"}),
+    ("mask", "one mask ratio for all", {"masking.spread": 0.0}),
     ("anchors", "without anchors", {"anchors.share": 0.0}),
     ("anchors", "with anchors", {"anchors.share": 0.6}),
     ("warm-start", "random start", {"warm_start.kind": "none"}),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +22,7 @@ from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
 from hscmae.evaluation.selection import alignment_gap, mutual_knn, scales
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.kernel import KernelMap
 from hscmae.linear.smoothing import fuse
 from hscmae.methods.base import Method
 from hscmae.nn.anchors import attend
@@ -27,7 +31,9 @@ from hscmae.streams import generator
 from hscmae.training import distributed
 from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Loop, Objective, Progress
+from hscmae.training.views import kernel_views
 
+log = logging.getLogger(__name__)
 HEAD_ROWS = 16_384
 MIN_HELD_OUT = 3
 HELD_OUT_ROWS = 8_192
@@ -38,10 +44,12 @@ class DeepMethod(Method):
 
     Attributes:
         several_processes: whether its losses are those of the global batch, with what other processes hold gathered.
+        views_: modality -> kernel map that the network sees standardised vectors through; empty for the linear view.
     """
 
     several_processes: ClassVar[bool] = False
     config: DeepConfig
+    views_: Mapping[str, KernelMap] = MappingProxyType({})
     network_: Network
     head_: CanonicalMaps | None
 
@@ -61,7 +69,7 @@ class DeepMethod(Method):
         """A network of the fitted dimensions and the configured encoders, its weights drawn from the seed."""
         n = self.config.network
         return build_network(
-            self.dims_,
+            self._inputs,
             self.config.dim,
             self.config.seed,
             width=n.width,
@@ -100,9 +108,9 @@ class DeepMethod(Method):
         fit, validation = self._cut(pairs, rows)
         objective: Objective | None = None
         if len(validation) and loop.state.chosen is None:
-            self.scalers_ = self._fit_scalers(pairs, fit)
-            features = Features(pairs, fit, self.scalers_, device)
-            held_out = Features(pairs, self._measured(validation[pairs.complete()[validation]]), self.scalers_, device)
+            features = self._fit_inputs(pairs, fit, device)
+            measured = self._measured(validation[pairs.complete()[validation]])
+            held_out = Features(pairs, measured, self.scalers_, device, self.views_)
             objective = self._begin(features, loop, "select")
             loop.run("select", objective, features, loop.planned, lambda o: self._measure(o, features, held_out))
             loop.state.chosen = loop.choose()
@@ -110,8 +118,7 @@ class DeepMethod(Method):
             objective.load_state_dict(loop.best)
         else:
             everything = np.union1d(fit, validation)
-            self.scalers_ = self._fit_scalers(pairs, everything)
-            features = Features(pairs, everything, self.scalers_, device)
+            features = self._fit_inputs(pairs, everything, device)
             objective = self._begin(features, loop, "refit")
             loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
@@ -125,13 +132,40 @@ class DeepMethod(Method):
             "threads": loop.state.threads,
         }
 
+    def _fit_inputs(self, pairs: Pairs, rows: npt.NDArray[np.intp], device: torch.device) -> Features:
+        """The given rows as the network sees them, by scalers and views fitted on them."""
+        self.scalers_ = self._fit_scalers(pairs, rows)
+        features = Features(pairs, rows, self.scalers_, device)
+        self.views_ = {}
+        if not self._through_kernel:
+            return features
+        self.views_ = kernel_views(features, self.config.view, self.config.seed)
+        distributed.copy_first(tensor for view in self.views_.values() for tensor in vars(view).values())
+        return features.through(self.views_)
+
+    @property
+    def _through_kernel(self) -> bool:
+        """Whether the kernel view is used: a network that pools sequences itself sees values, and background pairs
+        are known by the covariances of their values alone.
+        """
+        wanted = self.config.view.kind == "kernel" and not self._keeps_steps
+        if wanted and self._raw_background is not None:
+            log.info("with background pairs the network sees standardised values, not kernel components")
+            return False
+        return wanted
+
+    @property
+    def _inputs(self) -> dict[str, int]:
+        """Modality -> width of what the network sees."""
+        return {m: self.views_[m].basis.shape[1] if m in self.views_ else d for m, d in self.dims_.items()}
+
     def _begin(self, features: Features, loop: Loop, phase: str) -> Objective:
         if loop.restores(phase):
             return self._build(features, {})
         # Every process computes the same; should machines differ in the last bits, the first one's counts.
         loop.state.prepared = loop.state.prepared or distributed.first_of(self._prepare(features))
         objective = self._build(features, loop.state.prepared)
-        distributed.copy_first(objective)
+        distributed.copy_first(objective.state_dict().values())
         return objective
 
     @property
@@ -217,13 +251,15 @@ class DeepMethod(Method):
         return ridge_cca(covariances(z, present), self.config.dim, self.config.head.ridge)
 
     def _embed(self, modality: str, x: Tensor) -> Tensor:
-        z = self.network_.tower(modality)(x)
+        z = self.network_.tower(modality)(self.views_[modality](x) if modality in self.views_ else x)
         return z if self.head_ is None else self.head_(modality, z)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
             f"network/{name}": value for name, value in self.network_.state_dict().items() if ".decoder." not in name
         }
+        for m, view in self.views_.items():
+            tensors |= {f"view/{part}/{m}": value for part, value in vars(view).items()}
         if self.head_ is not None:
             for m in self.dims_:
                 tensors[f"head/mean/{m}"] = self.head_.mean[m].float()
@@ -232,6 +268,9 @@ class DeepMethod(Method):
         return tensors
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
+        parts = KernelMap.__dataclass_fields__
+        if any(name.startswith("view/") for name in tensors):
+            self.views_ = {m: KernelMap(**{part: tensors[f"view/{part}/{m}"] for part in parts}) for m in self.dims_}
         self.network_ = self._network()
         weights = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
         missing, unexpected = self.network_.load_state_dict(weights, strict=False)
