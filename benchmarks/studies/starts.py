@@ -63,7 +63,7 @@ class Watched(HSCMAE):
     def watch(self, pairs: Pairs, write: Any, taus: tuple[float, ...]) -> None:
         self.pairs, self.write, self.taus, self.part = pairs, write, taus, 0.0
 
-    def _measure(self, objective: Any, features: Features, held_out: Features) -> tuple[dict[str, float], float]:
+    def _measure(self, objective: Any, features: Features, held_out: Features, near: Any) -> Any:
         test = Features(self.pairs, self.pairs.rows_of("test"), self.scalers_, torch.device("cpu"), self.views_ or None)
         labels = self.pairs.take(self.pairs.rows_of("test")).labels
         raw = [
@@ -85,7 +85,7 @@ class Watched(HSCMAE):
                         for n, part in z.items()
                     }
                     a, v = out["val"].values()
-                    near = feature_knn(a, v, *raw)
+                    alike = feature_knn(a, v, *raw)
                     agree = mutual_knn(a, v)
                     self.write(
                         part=self.part,
@@ -93,16 +93,15 @@ class Watched(HSCMAE):
                         tau=tau,
                         map=evaluate_embeddings(out["test"], labels, bootstrap=0)["avg/mAP"],
                         mutual=agree,
-                        feature=near,
-                        grounded=agree * near**0.5,
+                        feature=alike,
+                        grounded=agree * alike**0.5,
                         rank=mean_rank(a, v),
                         mrr=paired_mrr(a, v),
                         gap=alignment_gap(a, v),
                         erank=effective_rank(a),
                     )
         self.part += 1 / self.config.training.evaluations
-        first, second = z["val"].values()
-        return {"mutual_knn": mutual_knn(first.numpy(), second.numpy())}, 0.0
+        return super()._measure(objective, features, held_out, near)
 
 
 def main() -> None:
@@ -129,7 +128,8 @@ def main() -> None:
             where = {"file": arguments.file.stem, "rows": arguments.rows, "split": split, "variant": variant}
             model.watch(pairs, partial(append, arguments.output, where), tuple(arguments.taus))
             model.fit(pairs)
-            print(arguments.file.stem, split, variant, model.summary_["seconds"], flush=True)
+            part = model.summary_["chosen_step"] / model.config.training.planned_steps(model.summary_["rows"])
+            print(arguments.file.stem, split, variant, "chosen", part, model.summary_["anchors"], flush=True)
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def test_hiding_steps_leaves_the_mask_of_values_as_it_was(monkeypatch: pytest.Mo
     seen: list[torch.Tensor] = []
     original = module.mask_values
 
-    def spy(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
-        result = original(*arguments)  # type: ignore[arg-type]
+    def spy(*arguments: object, **settings: object) -> tuple[torch.Tensor, torch.Tensor]:
+        result = original(*arguments, **settings)  # type: ignore[arg-type]
         seen.append(result[1])
         return result
 
