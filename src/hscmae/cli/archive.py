@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hscmae.cli.inputs import holdout_of, read_pairs
+from hscmae.cli.inputs import has_split, holdout_of, read_pairs
 from hscmae.cli.options import DropBad, Holdout, Input, Json, Overwrite, Run, Split
 from hscmae.cli.output import print_json, say
 
@@ -35,14 +35,12 @@ def embed(
     from hscmae.artifact import load_artifact
     from hscmae.cli.progress import rows_progress
     from hscmae.data.convert import as_store
-    from hscmae.data.readers import open_table
+    from hscmae.data.store import open_store
     from hscmae.embedding import embed_file
 
     model = load_artifact(run)
-    recorded = holdout_of(run)
-    if holdout is None and recorded is not None:
-        with open_table(file) as table:
-            holdout = recorded if table.split is None else None
+    if holdout is None and (recorded := holdout_of(run)) is not None and not has_split(file):
+        holdout = recorded
     with rows_progress("embed", enabled=not as_json) as progress, as_store(output, overwrite=overwrite) as store:
         rows = embed_file(
             model,
@@ -55,9 +53,8 @@ def embed(
             engine=engine,
             progress=progress,
         )
+        modalities = open_store(store).modalities
     if as_json:
-        with open_table(output) as table:
-            modalities = list(table.features)
         print_json({"output": str(output), "rows": rows, "modalities": modalities, "dim": model.config.dim})
     else:
         say(f"{output}: {rows} rows")

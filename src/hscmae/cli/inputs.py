@@ -87,6 +87,16 @@ def leave_out(exclude_ids: Path | None, parts: Sequence[Pairs]) -> list[Pairs]:
     return [exclude(part, ids.tolist()) for part in parts]
 
 
+def has_split(file: Path) -> bool:
+    """Whether a file has a split of its own."""
+    from hscmae.data import readers, store
+    from hscmae.data.table import refuse
+
+    whole = store.is_store(file)
+    with store.open_table(file, refuse, verify=False) if whole else readers.open_table(file) as table:
+        return table.split is not None
+
+
 def holdout_of(run: Path) -> str | None:
     """The split that a run was trained with, where its file had none."""
     from hscmae.artifact import read_config
