@@ -35,6 +35,7 @@ def embed(
     """Embed a file of any size, block by block, into a store in the same order."""
     from hscmae.cli.progress import rows_progress
     from hscmae.data.convert import as_store
+    from hscmae.data.store import open_store
     from hscmae.embedding import embed_file, embed_rows
     from hscmae.methods import load
     from hscmae.ray_engine import embed_on_ray
@@ -55,11 +56,8 @@ def embed(
             blocks=partial(embed_on_ray, holdout=holdout) if engine == "ray" else embed_rows,
             progress=progress,
         )
+        modalities = open_store(store).modalities
     if as_json:
-        from hscmae.data.readers import open_table
-
-        with open_table(output) as table:
-            modalities = list(table.features)
         print_json({"output": str(output), "rows": rows, "modalities": modalities, "dim": model.config.dim})
     else:
         say(f"{output}: {rows} rows")

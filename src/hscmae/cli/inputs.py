@@ -94,10 +94,15 @@ def leave_out(exclude_ids: Path | None, parts: Sequence[Pairs]) -> list[Pairs]:
 
 def holdout_for(run: Path, file: Path, *, drop_bad_rows: bool) -> str | None:
     """The split that a run was trained with, for a file of any size that has none, if it is the one trained on."""
-    from hscmae.data.readers import open_table
+    from hscmae.artifact import read_config
+    from hscmae.data import readers, store
+    from hscmae.data.table import refuse
     from hscmae.runs import recorded_holdout
 
-    with open_table(file) as table:
+    if read_config(run)["data"].get("holdout") is None:
+        return None
+    whole = store.is_store(file)
+    with store.open_table(file, refuse, verify=False) if whole else readers.open_table(file) as table:
         if table.split is not None:
             return None
         return recorded_holdout(run, (block for _, block in table.blocks(drop_bad_rows=drop_bad_rows)))
