@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hscmae.search.archive import Answer, Result
 
 verbs = typer.Typer()
+
+WARNINGS = 10  # shown
 
 Weights = Annotated[
     list[Path] | None,
@@ -110,9 +112,6 @@ def build(
         f"Next:\n  hscmae search {output} {_quoted(done.example)}\n  hscmae search {output} ANY_SOUND_OR_PICTURE\n"
         f"  {output}/report.html in a browser"
     )
-
-
-WARNINGS = 10
 
 
 @verbs.command(
@@ -251,7 +250,7 @@ def index(
         Path, typer.Argument(metavar="ARCHIVE", help="Folder of build, or embeddings of embed.", show_default=False)
     ],
     backend: Annotated[
-        Literal[faiss, lancedb, pgvector],
+        Literal["faiss", "lancedb", "pgvector"],
         typer.Option(
             help="faiss: fastest, one machine. lancedb: embedded, object storage. pgvector: shared, in PostgreSQL."
         ),

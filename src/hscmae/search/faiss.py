@@ -1,9 +1,9 @@
 """FAISS: a graph (HNSW) a space in memory-mapped files, for thousands of queries a second on one machine.
 
 The folder holds ``manifest.json``, a ``.faiss`` file a space and ``clips-*.npz``. The manifest, written last, names
-each file with its SHA-256; all are verified before FAISS reads a byte. Files carry a part of their hash in their names, so a
-new generation never overwrites one that is being read. A graph cannot forget: clips removed are passed over in searches
-until they are a quarter, then it is built anew.
+each file with its SHA-256; all are verified before FAISS reads a byte. Files carry a part of their hash in their names,
+so a new generation never overwrites one that is being read. A graph cannot forget: clips removed are passed over in
+searches until they are a quarter, then it is built anew.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class LanceBackend(Backend):
         lancedb, self._arrow = require("lancedb", "lancedb"), require("pyarrow", "lancedb")
         self.place = place
         self._db = _told(place, lambda: lancedb.connect(place))
-        names = _told(place, lambda: list(self._db.table_names(limit=1000)))
+        names = _told(place, lambda: self._db.list_tables().tables)
         if CLIPS in names and META in names:
             text = _told(place, lambda: self._db.open_table(META).to_arrow()["about"][0].as_py())
             try:
