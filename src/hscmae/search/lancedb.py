@@ -7,6 +7,7 @@ flat, which is exact; from ``MANY`` clips on, ``finish`` makes an approximate in
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -35,6 +36,7 @@ class LanceBackend(Backend):
     """
 
     def __init__(self, place: str, dim: int = 0, spaces: Sequence[str] = ()) -> None:
+        os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
         lancedb, self._arrow = require("lancedb", "lancedb"), require("pyarrow", "lancedb")
         self.place = place
         self._db = _told(place, lambda: lancedb.connect(place))
