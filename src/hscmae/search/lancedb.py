@@ -36,7 +36,7 @@ class LanceBackend(Backend):
     """
 
     def __init__(self, place: str, dim: int = 0, spaces: Sequence[str] = ()) -> None:
-        os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
+        os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that it makes
         lancedb, self._arrow = require("lancedb", "lancedb"), require("pyarrow", "lancedb")
         self.place = place
         self._db = _told(place, lambda: lancedb.connect(place))
