@@ -142,6 +142,7 @@ def build(
         show("train", 1, 1)
     elif retrain or not is_artifact(folder):
         _train(pairs, folder, done, background, exclude, seed, retrain and is_artifact(folder), show, say)
+        show("train", 1, 1)
     else:
         show("train", 1, 1)
 
