@@ -38,6 +38,7 @@ BENCHMARKS: tuple[tuple[str, dict[str, Any], float], ...] = (
     ("larger_than_memory", {}, 1.5),
     ("ranking", {"n_large": 0}, 0.8),
     ("growth", {}, 2.5),
+    ("search", {}, 1.5),
     ("ranking", {"n": 0, "kinds": ("single",), "directions": 1}, 1.0),
     ("ranking", {"n": 0, "kinds": ("multi",), "directions": 1}, 1.7),
 )

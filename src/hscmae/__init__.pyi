@@ -25,5 +25,6 @@ from .methods import SmoothedCCA as SmoothedCCA
 from .methods import SmoothedKernelCCA as SmoothedKernelCCA
 from .methods import SoftCLIP as SoftCLIP
 from .methods import load as load
+from .search import Archive as Archive
 
 __version__: str

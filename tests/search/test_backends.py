@@ -1,4 +1,4 @@
-"""Every backend does what a dictionary and exact search do, whatever is added, replaced, removed, reopened, killed."""
+"""Every backend does what a dictionary and exact search do, whatever is added, removed, reopened or killed."""
 
 from __future__ import annotations
 
@@ -340,14 +340,12 @@ def test_what_the_database_refuses_is_said(postgres: Server, table: str, monkeyp
 
 
 def test_a_broken_connection_is_made_anew(postgres: Server, table: str) -> None:
+    import psycopg
+
     with PgBackend(postgres.uri, table, DIM, SPACES) as backend:
         for number in range(3):
             ids, x = [f"{number} {i}" for i in range(5)], clips(np.random.default_rng(number), 5)
-            with pytest.MonkeyPatch.context():
-                pid = backend._connection.info.backend_pid
-                import psycopg
-
-                with psycopg.connect(postgres.uri) as other:
-                    other.execute("SELECT pg_terminate_backend(%s)", [pid])
-                backend.add(ids, x, [[]] * 5)
+            with psycopg.connect(postgres.uri) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [backend._connection.info.backend_pid])
+            backend.add(ids, x, [[]] * 5)
         assert backend.count() == 15

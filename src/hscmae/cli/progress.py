@@ -61,7 +61,7 @@ def stage_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int], None]
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(printable(stage), total=total)
-            bars.update(tasks[stage], completed=done)
+            bars.update(tasks[stage], completed=done, total=total)
 
         yield show
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 
+WARNINGS = 10  # shown
+
 Weights = Annotated[
     list[Path] | None,
     typer.Option(metavar="PATH", help="File or folder of networks' weights; repeatable.", show_default=False),
@@ -110,9 +112,6 @@ def build(
         f"Next:\n  hscmae search {output} {_quoted(done.example)}\n  hscmae search {output} ANY_SOUND_OR_PICTURE\n"
         f"  {output}/report.html in a browser"
     )
-
-
-WARNINGS = 10
 
 
 @verbs.command(

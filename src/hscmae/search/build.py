@@ -26,18 +26,18 @@ from hscmae.embedding import embed_file
 from hscmae.errors import InputError
 from hscmae.extract.job import Settings
 from hscmae.extract.job import run as extract
-from hscmae.files import FolderKind, require_apart, write_atomic
+from hscmae.files import FolderKind, partial_folder, require_apart, write_atomic
 from hscmae.hub import from_pretrained
 from hscmae.methods import get_method, load
 from hscmae.report import write_report
 from hscmae.runs import train_run
 from hscmae.search.archive import ARCHIVE, EMBEDDINGS, FEATURES, FORMAT, REPORT, RUN, read_about
+from hscmae.training.checkpoint import NAME as CHECKPOINT
 
 log = logging.getLogger(__name__)
 
 KIND = FolderKind("an archive", [ARCHIVE], FORMAT, [])
 FEW_PAIRS = 100
-STAGES = ("extract", "inspect", "train", "embed", "report")
 Progress = Callable[[str, int, int], None]
 
 
@@ -102,7 +102,9 @@ def build(
         InputError: no media, too few pairs to learn from, or an archive that is there and not to be updated.
     """
     show = progress or (lambda stage, done, total: None)
-    about = _begin(output, media, update or retrain, settings or Settings())
+    if exclude is not None:
+        read_ids(exclude)  # not after minutes of work
+    about = _begin(output, media, update or retrain, settings or Settings(), labels, background)
     named = [Path(p) for p in about["media"]]
     done = Built(output)
 
@@ -112,7 +114,7 @@ def build(
         named,
         features,
         _settings(settings or Settings(), about, None if run is None else recipe_of(run), features),
-        labels=labels or (Path(about["labels"]) if about.get("labels") else None),
+        labels=Path(about["labels"]) if "labels" in about else None,
         jobs=jobs,
         resume=not features.exists(),
         update=features.exists(),
@@ -140,6 +142,7 @@ def build(
         show("train", 1, 1)
     elif retrain or not is_artifact(folder):
         _train(pairs, folder, done, background, exclude, seed, retrain and is_artifact(folder), show, say)
+        show("train", 1, 1)
     else:
         show("train", 1, 1)
 
@@ -167,7 +170,14 @@ def build(
     return done
 
 
-def _begin(output: Path, media: Sequence[str | Path], changes: bool, settings: Settings) -> dict[str, Any]:
+def _begin(
+    output: Path,
+    media: Sequence[str | Path],
+    changes: bool,
+    settings: Settings,
+    labels: Path | None,
+    background: Path | None,
+) -> dict[str, Any]:
     """The archive's file ``archive.json``, written if there was none."""
     if output.exists() and (output.is_file() or any(output.iterdir())) and not KIND.marks(output):
         raise InputError(f"{output}: exists and is not an archive; name another folder")
@@ -178,12 +188,13 @@ def _begin(output: Path, media: Sequence[str | Path], changes: bool, settings: S
         raise InputError("name the media files or folders that the archive is to be made of")
     named = [Path(p) for p in media] if media else [Path(p) for p in about["media"]]
     require_apart(output, *named)
-    for path in named:
-        if not path.exists():
+    for path in (*named, labels, background):
+        if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
     about = about | {"format": FORMAT, "version": 1, "media": [str(p.resolve()) for p in named]}
     weights = [str(Path(w).resolve()) for w in settings.weights]
     about["weights"] = sorted({*about.get("weights", []), *weights})
+    about |= {} if labels is None else {"labels": str(labels.resolve())}
     output.mkdir(parents=True, exist_ok=True)
     _write_about(output, about)
     return about
@@ -231,7 +242,7 @@ def _train(
         training,
         folder,
         background=others,
-        resume=not again,
+        resume=(partial_folder(folder) / CHECKPOINT).is_file() or (folder.exists() and not again),
         overwrite=again,
         data={
             "source": FEATURES,

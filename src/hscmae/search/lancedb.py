@@ -7,6 +7,7 @@ flat, which is exact; from ``MANY`` clips on, ``finish`` makes an approximate in
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -35,10 +36,11 @@ class LanceBackend(Backend):
     """
 
     def __init__(self, place: str, dim: int = 0, spaces: Sequence[str] = ()) -> None:
+        os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that it makes
         lancedb, self._arrow = require("lancedb", "lancedb"), require("pyarrow", "lancedb")
         self.place = place
         self._db = _told(place, lambda: lancedb.connect(place))
-        names = _told(place, lambda: list(self._db.table_names(limit=1000)))
+        names = _told(place, lambda: self._db.list_tables().tables)
         if CLIPS in names and META in names:
             text = _told(place, lambda: self._db.open_table(META).to_arrow()["about"][0].as_py())
             try:
