@@ -35,8 +35,8 @@ def read_pairs(
         modalities: the ones to keep; all where not given.
         exclude_ids: a file of ids to leave out.
         holdout: the split that the user gives a file without one.
-        run: must have been trained on features extracted in the same way; if on this file, its split is the file's where
-            that has none and ``holdout`` is not given.
+        run: must have been trained on features extracted in the same way; if on this file, its split is the file's
+            where that has none and ``holdout`` is not given.
 
     Raises:
         InputError: see ``readers.read``, ``leave_out`` and ``with_split``.
