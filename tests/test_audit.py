@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import hscmae.audit as module
 from hscmae import InputError, Pairs, SmoothedCCA, synthetic_pairs
 from hscmae.audit import Audit, audit, wrong_share
 from hscmae.cli import main
@@ -93,6 +95,67 @@ def test_a_model_judges_few_pairs_it_has_not_seen() -> None:
     assert with_model > alone + 0.05
 
 
+def test_pairs_may_be_seen_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REPEATS", 1)
+    made = synthetic_pairs(700, dims=DIMS, wrong_pairs=0.0, noise=0.5, silent=0.0, test_share=0.2, seed=2).pairs
+    test = made.rows_of("test")
+    wrong = np.zeros(len(made), dtype=bool)
+    wrong[test[:40]] = True
+    audio = made.features["audio"].copy()
+    audio[test[:40]] = np.roll(audio[test[:40]], 1, axis=0)
+    made = replace(made, features={**made.features, "audio": audio})
+    model = SmoothedCCA().fit(made)
+    trained_on = made.split == b"train"
+    found, alone = (audit(model, made, seen=seen) for seen in (trained_on, True))
+    np.testing.assert_array_equal(audit(model, made, seen=np.ones(len(made), dtype=bool)).score, alone.score)
+    assert auroc(wrong[test], found.score[test]) > auroc(wrong[test], alone.score[test]) + 0.02
+    # On one scale: right pairs of either kind are about as suspicious.
+    np.testing.assert_array_equal(np.argsort(found.score[trained_on]), np.argsort(alone.score[trained_on]))
+    assert auroc(trained_on[~wrong], found.score[~wrong]) == pytest.approx(0.5, abs=0.2)
+
+
+def test_maps_of_a_sample_judge_all(made: tuple[Pairs, np.ndarray], model: SmoothedCCA, monkeypatch) -> None:
+    monkeypatch.setattr(module, "HELD_ROWS", 400)
+    monkeypatch.setattr(module, "BLOCK", 64)
+    seen = []
+    found = audit(model, made[0], progress=lambda *at: seen.append(at))
+    scored = found.rank > 0
+    assert np.isfinite(found.score[scored]).all() and scored.sum() == len(made[1]) - 11
+    assert auroc(made[1][scored], found.score[scored]) > 0.75
+    assert ("solve maps", 24, 24) in seen and seen[-1] == ("score pairs", scored.sum(), scored.sum())
+
+
+def test_blocks_change_nothing(made: tuple[Pairs, np.ndarray], model: SmoothedCCA, found: Audit, monkeypatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 64)
+    np.testing.assert_allclose(audit(model, made[0]).score, found.score, atol=1e-6)
+
+
+def test_memory_grows_by_less_than_a_kilobyte_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of NumPy's arrays; torch's are of blocks and of the rows that maps are solved on."""
+    pairs = synthetic_pairs(6000, dims={"audio": 6, "visual": 9}, silent=0.0, test_share=0.0).pairs
+    model = SmoothedCCA(dim=4).fit(pairs.take(np.arange(500)))
+    for name, value in {"LANDMARKS": 64, "FIT_ROWS": 200, "HELD_ROWS": 500, "BLOCK": 512, "DIM": 4}.items():
+        monkeypatch.setattr(module, name, value, raising=False)
+    peaks = []
+    for n in (2000, 6000):
+        some = pairs.take(np.arange(n))
+        tracemalloc.start()
+        audit(model, some)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 4000 < 1000
+
+
+def test_resampled_shares_are_those_of_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RESAMPLES", 50)
+    rng = np.random.default_rng(0)
+    observed, random = rng.normal(0.5, 1, 90), rng.normal(size=(90, 7))
+    random[3, 2:] = np.nan
+    found = module._resampled_shares(observed, random, np.random.default_rng(1))
+    draws = np.random.default_rng(1).integers(90, size=(50, 90))
+    np.testing.assert_allclose(found, [wrong_share(observed[i], random[i]) for i in draws], atol=1e-12)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
 def test_share_of_a_known_mixture(share: float) -> None:
     rng = np.random.default_rng(0)
@@ -137,9 +200,9 @@ def test_command(
     write_store(made[0], tmp_path / "store")
     assert main(["audit", str(tmp_path / "run"), str(tmp_path / "store"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert set(printed) == {"estimated_wrong_share", "estimated_wrong_share_ci", "pairs", "unscored"}
+    assert set(printed) == {"scored", "estimated_wrong_share", "estimated_wrong_share_ci", "pairs", "unscored"}
     assert [pair["rank"] for pair in printed["pairs"]] == list(range(1, len(printed["pairs"]) + 1))
-    assert set(printed["pairs"][0]) == {"id", "score", "rank"}
+    assert set(printed["pairs"][0]) == {"id", "score", "rank", "random_better"}
     listed = [row["id"] for row in printed["pairs"] + printed["unscored"]]
     assert sorted(listed) == sorted(clip.decode() for clip in made[0].ids)
     assert main(["audit", str(tmp_path / "run"), str(tmp_path / "store"), "--top", "3"]) == 0

@@ -13,7 +13,7 @@ from hscmae import files
 from hscmae.errors import InputError
 from hscmae.files import FolderKind, output_folder, partial_folder, publish, recover, require_apart, write_atomic
 
-KIND = FolderKind("a basket", ["basket.json"], "test-basket", ["basket.json", "eggs/*.egg"], listing="listed")
+KIND = FolderKind("a basket", ["basket.json"], "test-basket", ["basket.json", "eggs/*.egg"], listings=["listed"])
 
 
 def fill(folder: Path, text: str = "old", listed: tuple[str, ...] = ("a[1].npy",)) -> None:

@@ -118,13 +118,12 @@ def test_a_recorded_holdout_belongs_to_the_data_it_was_recorded_for(tmp_path: Pa
     whole = replace(make_pairs(), split=None)
     cut = replace(whole, split=holdout(whole.ids, "id-hash:0.3"))
     train_run(RidgeCCA(dim=4), cut, tmp_path / "run", data={"holdout": "id-hash:0.3"})
-    assert recorded_holdout(tmp_path / "run", whole) == "id-hash:0.3"
-    assert recorded_holdout(tmp_path / "run", whole[::-1]) == "id-hash:0.3"
-    assert recorded_holdout(tmp_path / "run", make_pairs()) is None  # it has a split of its own
-    assert recorded_holdout(tmp_path / "run", replace(make_pairs(seed=1), split=None)) is None
-    assert recorded_holdout(tmp_path / "run", whole.take(np.arange(80))) is None
+    assert recorded_holdout(tmp_path / "run", [whole]) == "id-hash:0.3"
+    assert recorded_holdout(tmp_path / "run", [whole[::-1]]) == "id-hash:0.3"
+    assert recorded_holdout(tmp_path / "run", [replace(make_pairs(seed=1), split=None)]) is None
+    assert recorded_holdout(tmp_path / "run", [whole.take(np.arange(80))]) is None
     alone = Pairs({"audio": whole.features["audio"]})
-    assert recorded_holdout(tmp_path / "run", alone) is None
+    assert recorded_holdout(tmp_path / "run", [alone]) is None
 
 
 def test_a_model_without_its_anchors_is_damaged(tmp_path: Path, pairs: Pairs) -> None:

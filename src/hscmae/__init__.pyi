@@ -6,6 +6,7 @@ from .errors import HscmaeError as HscmaeError
 from .errors import InputError as InputError
 from .errors import RunError as RunError
 from .evaluation.protocol import evaluate as evaluate
+from .extract import extract as extract
 from .hub import from_pretrained as from_pretrained
 from .hub import push_to_hub as push_to_hub
 from .methods import CAVMAE as CAVMAE

@@ -24,6 +24,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class View(Section):
+    """What a network is trained on."""
+
+    kind: Literal["linear", "kernel"] = Field(
+        "linear", description="standardised values, or components of a Gaussian kernel on them, their sizes kept"
+    )
+    bandwidth: float = Field(1.0, gt=0, description="of the kernel, relative to the median squared distance")
+    landmarks: Positive = Field(1024, description="training rows that the kernel is approximated by")
+    rank: Positive = Field(512, description="leading components of the kernel that are kept")
+
+
 class Network(Section):
     """Encoder f_m, decoder g_m and the nonlinear branch."""
 
@@ -37,7 +48,10 @@ class Network(Section):
 class Masking(Section):
     """MAE path."""
 
-    ratio: float = Field(0.85, ge=0, lt=1, description="share of each sample's values hidden from the student")
+    ratio: float = Field(0.5, ge=0, lt=1, description="share of each sample's values hidden from the student")
+    spread: float = Field(
+        0.4, ge=0, le=0.5, description="how far a sample's own ratio, drawn at random, may lie from it; 0: all alike"
+    )
     steps_ratio: float = Field(0.0, ge=0, lt=1, description="share of a sequence's whole steps hidden from the student")
 
 
@@ -160,6 +174,7 @@ class LinearConfig(MethodConfig):
 class DeepConfig(MethodConfig):
     """What every method that trains a network has."""
 
+    view: View = View()
     network: Network = Network()
     head: Head = Head()
     training: Training = Training()
@@ -168,6 +183,7 @@ class DeepConfig(MethodConfig):
 class HSCMAEConfig(DeepConfig):
     """All settings of HSC-MAE."""
 
+    view: View = View(kind="kernel")
     masking: Masking = Masking()
     teacher: Teacher = Teacher()
     affinity: Affinity = Affinity()
@@ -179,8 +195,9 @@ class HSCMAEConfig(DeepConfig):
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
+        "view": {"kind": "linear"},
         "network": {"width": 512, "depth": 2},
-        "masking": {"ratio": 0.3},
+        "masking": {"ratio": 0.3, "spread": 0.0},
         "teacher": {"decay": 0.99},
         "affinity": {
             "source": "batch",

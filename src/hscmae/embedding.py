@@ -11,9 +11,11 @@ from typing import Protocol
 
 import torch
 
+from hscmae.artifact import read_config
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import open_table
+from hscmae.data.recipe import recipe_of
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
 from hscmae.data.table import Table, refuse
@@ -22,6 +24,7 @@ from hscmae.files import require_apart
 from hscmae.methods.base import Method
 from hscmae.prefetch import in_parallel, prefetch
 
+MEDIA = "media.csv"  # of a store that was extracted from media: goes along, so that results can be looked at
 MAX_THREADS = 16  # each holds a block; more would wait for the one that reads
 
 
@@ -43,6 +46,7 @@ def embed_file(
     overwrite: bool = False,
     drop_bad_rows: bool = False,
     blocks: Blocks | None = None,
+    run: Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> int:
     """Embed the modalities that ``file`` has and ``method`` knows; memory stays bounded.
@@ -55,6 +59,7 @@ def embed_file(
         holdout: split for a file without one.
         overwrite: replace ``output``.
         drop_bad_rows: leave out rows with values that are not finite.
+        run: the folder that ``method`` was loaded from; the store then names the model, and search refuses another.
         blocks: where the embedded blocks come from; ``embed_rows`` by default.
         progress: called with rows done and rows in all.
 
@@ -65,9 +70,11 @@ def embed_file(
         InputError: no modality in common, no such split, or a fault of the file; ``output`` is the file itself.
     """
     require_apart(output, file)
+    model = None if run is None else {"path": str(run.resolve()), "sha256": read_config(run)["sha256"]}
+    media = store.read_extra(file, MEDIA) if store.is_store(file) else None
     with (
         open_for(method, file, holdout) as table,
-        StoreWriter(output, overwrite=overwrite, source=str(file)) as writer,
+        StoreWriter(output, overwrite=overwrite, source=str(file), recipe=recipe_of(file), model=model) as writer,
         ExitStack() as stack,
     ):
         embedded = (blocks or embed_rows)(method, table, split=split, drop_bad_rows=drop_bad_rows)
@@ -77,6 +84,8 @@ def embed_file(
                 progress(done, len(table))
         if not writer.rows:
             raise InputError(f"{file}: no rows in split {split!r}")
+        if media is not None:
+            writer.extra[MEDIA] = media
         return writer.rows
 
 

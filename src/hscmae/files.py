@@ -6,6 +6,7 @@ and swapped in at the end; what is replaced must be a folder of ours (its marker
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,27 +23,50 @@ from hscmae.errors import InputError
 log = logging.getLogger(__name__)
 
 
+def name_file(error: BaseException | None, path: Path) -> None:
+    """Let an ``OSError`` that names no file, as that of a full disk, name ``path``.
+
+    >>> full = OSError(28, "No space left on device")
+    >>> name_file(full, Path("model"))
+    >>> str(full)
+    "[Errno 28] No space left on device: 'model'"
+    """
+    if isinstance(error, OSError) and error.filename is None:
+        # NumPy says no more than how many values it could not write.
+        error.strerror = os.strerror(error.errno) if error.errno else f"cannot be written: is the disk full? ({error})"
+        error.errno = error.errno or errno.EIO
+        error.filename = str(path)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let errors of writing name ``path``; see ``name_file``."""
+    try:
+        yield
+    except OSError as error:
+        name_file(error, path)
+        raise
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` under a temporary name in the same folder, flush it to the disk, and rename it to ``path``.
 
     Raises:
         OSError: the write failed; ``path`` is then as it was, and the temporary file is gone.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)  # noqa: PTH105
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that its reader knows
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with named(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)  # noqa: PTH105
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
 
 
@@ -64,14 +88,14 @@ class FolderKind:
         markers: names of JSON files, any of which marks the folder as ours by its entry ``format``.
         format: that entry.
         names: every file that we write there, as patterns of paths relative to the folder (``fits/*.json``).
-        listing: the marker's entry that names further files, if it has one.
+        listings: the marker's entries that name further files, if it has any.
     """
 
     what: str
     markers: Sequence[str]
     format: str
     names: Sequence[str]
-    listing: str = ""
+    listings: Sequence[str] = ()
 
     def marks(self, folder: Path) -> bool:
         """Whether a marker in ``folder`` says that it is of this kind."""
@@ -104,7 +128,8 @@ class FolderKind:
 
     def _cut(self, folder: Path) -> tuple[list[str], list[str]]:
         """The files in ``folder`` that we wrote, and the others, by their paths relative to it."""
-        listed = {str(name) for marker in self.markers for name in _read(folder / marker).get(self.listing) or ()}
+        markers = [_read(folder / marker) for marker in self.markers]
+        listed = {str(name) for marker in markers for listing in self.listings for name in marker.get(listing) or ()}
         ours: list[str] = []
         foreign: list[str] = []
         for path in sorted(folder.rglob("*")):

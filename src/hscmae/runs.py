@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 
 from hscmae.artifact import ARTIFACT, CONFIG, FORMAT, is_artifact, read_config, write_artifact
 from hscmae.config import merge
-from hscmae.data.fingerprint import fingerprint
+from hscmae.data.fingerprint import fingerprint, joined
 from hscmae.data.pairs import Pairs
 from hscmae.errors import InputError
 from hscmae.extras import require
@@ -121,19 +121,17 @@ def train_run(
     return method.summary_
 
 
-def recorded_holdout(run: Path, pairs: Pairs) -> str | None:
-    """The holdout that a run was trained with, if these are the data it was trained on and they have no split.
+def recorded_holdout(run: Path, data: Iterable[Pairs]) -> str | None:
+    """The holdout that a run was trained with, if these data, in blocks, are those that it was trained on.
 
     They are if every row that the run was trained on is among them; the holdout of one file says nothing of another.
     """
-    holdout = read_config(run)["data"].get("holdout")
-    if holdout is None or pairs.split is not None:
+    config, seen = read_config(run), load_seen(run)
+    holdout, modalities = config["data"].get("holdout"), list(config["modalities"])
+    if holdout is None or seen is None:
         return None
-    modalities = list(read_config(run)["modalities"])
-    seen = load_seen(run)
-    if seen is None or not all(m in pairs.features for m in modalities):
-        return None
-    return str(holdout) if fingerprint(pairs, modalities).holds(seen) else None
+    keys = [fingerprint(part, modalities) for part in data if all(m in part.features for m in modalities)]
+    return str(holdout) if keys and joined(keys).holds(seen) else None
 
 
 def _resumable(folder: Path) -> bool:

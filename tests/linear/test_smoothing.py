@@ -63,12 +63,13 @@ def naive_smoothed(x, dim, *, ridge, k, tau, hops, rounds, present, scale=True):
         gain = s if scale else np.ones_like(s)
         return r1 @ u * gain, r2 @ vt.T * gain, s
 
-    w1, w2, s = solve(a.T @ b / (here1 & here2).sum())
+    pairs, own = a.T @ b / (here1 & here2).sum(), k / (k + len(a))
+    w1, w2, s = solve(pairs)
     for _ in range(rounds):
         fused = unit(unit(a @ w1) * here1[:, None] + unit(b @ w2) * here2[:, None])
         partner = np.linalg.matrix_power(naive_operator(fused, k, tau), hops) @ b
         partner = partner - partner.mean(0)
-        w1, w2, s = solve(a.T @ partner / len(a))
+        w1, w2, s = solve(own * pairs + (1 - own) * a.T @ partner / len(a))
     return w1 @ w2.T, s
 
 

@@ -55,9 +55,7 @@ def test_pls_is_scikit_learns(scale):
 
 def test_plain_cca_of_too_few_pairs_says_what_to_do():
     data = make_pairs(30, dims=(12, 40))
-    with pytest.raises(
-        InputError, match=r"^the covariance of visual is singular at ridge 0: .* a ridge above 0$"
-    ):
+    with pytest.raises(InputError, match=r"^the covariance of visual is singular at ridge 0: .* a ridge above 0$"):
         get_method("cca")(ridge=0.0).fit(dict(data.features))
 
 

@@ -102,7 +102,7 @@ def test_no_hidden_step_and_mean_pooling_in_the_network_is_pooling_beforehand(mo
     records: list[dict[str, Any]] = []
     # The first step's losses: an optimiser may make a step of either sign out of a gradient's last bit.
     # Of a row whose values are all hidden, the embedding's direction is rounding: few are hidden.
-    one_step = {"training_steps": 1, "training_validation_share": 0.0, "masking_ratio": 0.3}
+    one_step = {"training_steps": 1, "training_validation_share": 0.0, "masking_ratio": 0.3, "view_kind": "linear"}
     quick("hscmae", **one_step).fit(data, progress=records.append)
     monkeypatch.setattr(get_method("hscmae"), "_keeps_steps", True)
     quick("hscmae", **one_step).fit(data, progress=records.append)
@@ -128,8 +128,8 @@ def test_hiding_steps_leaves_the_mask_of_values_as_it_was(monkeypatch: pytest.Mo
     seen: list[torch.Tensor] = []
     original = module.mask_values
 
-    def spy(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
-        result = original(*arguments)  # type: ignore[arg-type]
+    def spy(*arguments: object, **settings: object) -> tuple[torch.Tensor, torch.Tensor]:
+        result = original(*arguments, **settings)  # type: ignore[arg-type]
         seen.append(result[1])
         return result
 
@@ -137,7 +137,8 @@ def test_hiding_steps_leaves_the_mask_of_values_as_it_was(monkeypatch: pytest.Mo
     runs = []
     for ratio in (0.0, 0.5):
         seen.clear()
-        quick("hscmae", masking_steps_ratio=ratio, training_validation_share=0.0).fit(make_sequences())
+        settings = {"masking_steps_ratio": ratio, "training_validation_share": 0.0, "view_kind": "linear"}
+        quick("hscmae", **settings).fit(make_sequences())
         runs.append(list(seen))
     assert len(runs[0]) == len(runs[1]) > 0
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

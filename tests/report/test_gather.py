@@ -191,10 +191,30 @@ def test_suspicious_pairs_are_training_pairs_in_the_audit_s_order(fitted: Method
     known = frozenset(pairs.ids[:40].tolist())
     found = gather.suspicious_pairs(fitted, pairs, known)
     assert found is not None
-    assert found.of == int((pairs.split == b"train").sum())
+    assert found.audited == found.of == int((pairs.split == b"train").sum())
     assert (found.pairs.split == b"train").all()
     assert found.scores == sorted(found.scores, reverse=True)
     assert found.known_wrong == [name in known for name in found.pairs.ids.tolist()]
+
+
+def test_of_many_pairs_some_drawn_at_random_are_audited(fitted: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "AUDITED", 90)
+    pairs = make_pairs()
+    features = {m: x.copy() for m, x in pairs.features.items()}
+    features["audio"][1:14] = 0  # silent: ten of them are training rows
+    found = gather.suspicious_pairs(fitted, replace(pairs, features=features))
+    assert found is not None
+    assert (found.audited, found.of) == (90, 128 - 11)
+    assert not set(found.pairs.ids.tolist()) & set(pairs.ids[1:14].tolist())
+
+
+def test_confusion_of_many_queries_looks_at_some(fitted: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = make_pairs(2000)
+    whole = gather.findings(fitted, pairs, split="all").confusion
+    monkeypatch.setattr(gather, "CONFUSED", 1000)
+    some = gather.findings(fitted, pairs, split="all").confusion
+    assert not np.array_equal(some, whole)
+    assert some == pytest.approx(whole, abs=0.05)
 
 
 def test_too_few_pairs_are_not_audited(fitted: Method) -> None:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from report_job import Job, make_job, renamed
 
 from conftest import make_pairs
-from hscmae.artifact import load_artifact
 from hscmae.cli import main
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
-from hscmae.report import Contender, write_report
+from hscmae.methods import load
+from hscmae.report import Contender, gather, html, write_report
 
 SECTIONS = ["data", "training", "metrics", "precision-recall", "classes", "confusion", "map", "examples"]
 SECTIONS += ["suspicious", "settings", "versions"]
@@ -233,10 +233,37 @@ def test_figures_are_those_of_evaluate(tmp_path: Path, split: str) -> None:
     pairs = sequences_some_of_them_empty()
     job = make_job(tmp_path / "job", pairs, method="ridge-cca", seed=3)
     metrics = write_report(job.run, tmp_path / "r.html", pairs=pairs, split=split)["metrics"]
-    expected = evaluate(load_artifact(job.run), pairs, split=split)
+    expected = evaluate(load(job.run), pairs, split=split)
     assert expected["n_paired"] == expected["n_queries"] - (3 if split == "test" else 4)
     assert expected["silent/audio"] == (2 if split == "test" else 10)
     assert metrics == expected
+
+
+def test_what_is_sampled_is_said(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report(job, tmp_path / "a.html", split="all")
+    assert "drawn at random" not in (tmp_path / "a.html").read_text()
+    for module in (gather, html):
+        monkeypatch.setattr(module, "CONFUSED", 100)
+        monkeypatch.setattr(module, "MAP_CLIPS", 90)
+    monkeypatch.setattr(gather, "AUDITED", 80)
+    report(job, tmp_path / "b.html", split="all")
+    text = (tmp_path / "b.html").read_text()
+    for said in (
+        "90 clips drawn at random",
+        "100 queries drawn at random",
+        "128 training pairs are estimated to be wrong",
+        "Looked at were 80 of them, drawn at random",
+    ):
+        assert said in text
+
+
+def test_progress_goes_through_all_stages(job: Job, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    report(job, tmp_path / "r.html", progress=lambda *at: seen.append(at))
+    stages = ["look through the file", "embed", "rank a2v", "rank v2a", "solve maps", "score pairs", "write the page"]
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == stages
+    last = {stage: (done, total) for stage, done, total in seen}
+    assert all(done == total for done, total in last.values())
 
 
 def test_nothing_is_overwritten_unasked(job: Job, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_checkpoint_gives_back_weights_and_moments(tmp_path: Path) -> None:
     assert loaded is not None
     tensors, state = loaded
     assert state == {"step": 7}
-    torch.testing.assert_close(tensors["best/x"], torch.ones(2))
+    torch.testing.assert_close(tensors["kept/x"], torch.ones(2))
     other, fresh = small_state()
     restore(tensors, other, fresh)
     for a, b in zip(module.parameters(), other.parameters(), strict=True):

@@ -46,6 +46,8 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("own-pair", "own pair left out", {"affinity.mask_pair": True, "affinity.pair_share": 0.0}),
     ("own-pair", "own pair half of the positives", {"affinity.mask_pair": False, "affinity.pair_share": 0.5}),
     ("warm-up", "local level brought in", {"affinity.warmup": 50}),
+    ("view", "without the kernel view", {"view.kind": "linear"}),
+    ("mask", "one mask ratio for all", {"masking.spread": 0.0}),
     ("anchors", "without anchors", {"anchors.share": 0.0}),
     ("anchors", "with anchors", {"anchors.share": 0.6}),
     ("warm-start", "random start", {"warm_start.kind": "none"}),

@@ -7,14 +7,25 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from hscmae.cli import archive, compare, data, pages, train
+from hscmae.cli import archive, compare, data, extract, pages, search, train
+from hscmae.cli.output import say
 from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, printable
+from hscmae.version import __version__
 
+DEBUG = "--debug"
 ONLY_TRAIN = "only train works in several processes: start the other verbs without torchrun"
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"hscmae {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,8 +36,10 @@ app = typer.Typer(
     epilog="Any verb takes --debug, which shows the traceback of an error.",
 )
 for title, module in (
+    ("Data", extract),
     ("Data", data),
     ("Model", train),
+    ("Archive", search),
     ("Collection", archive),
     ("Comparison", compare),
     ("Pages", pages),
@@ -36,6 +49,14 @@ for title, module in (
         app.registered_commands.append(command)
 
 
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted."""
     set_threads()
@@ -43,17 +64,19 @@ def main(arguments: list[str] | None = None) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
         from hscmae.training.distributed import run_as_one
 
-        return run_as_one(lambda: _run(given) if "train" in given[:1] else _failed(ONLY_TRAIN, 2, False))
-    code, say = _run(given)
-    say()
+        return run_as_one(
+            lambda: _run(given) if [a for a in given if a != DEBUG][:1] == ["train"] else _failed(ONLY_TRAIN, 2, False)
+        )
+    code, explain = _run(given)
+    explain()
     return code
 
 
 def _run(arguments: list[str]) -> tuple[int, Callable[[], None]]:
     """The exit code, and what is to be said about it."""
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    debug = DEBUG in arguments
+    arguments = [a for a in arguments if a != DEBUG]
+    logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
     try:
         code = app(arguments, standalone_mode=False)
         if code == 130:  # typer turns an interrupt into its exit code
@@ -69,14 +92,25 @@ def _run(arguments: list[str]) -> tuple[int, Callable[[], None]]:
         return _failed("interrupted", 130, debug)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # usage errors of the option parser
+            if hasattr(error, "message"):
+                error.message = printable(error.message)
             return int(error.exit_code), error.show
         if isinstance(error, BrokenPipeError):
             return 1, lambda: None
+        if isinstance(error, OSError) and error.filename is not None:
+            return _failed(f"{os.fsdecode(error.filename)}: {error.strerror}", 1, debug)
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = "" if isinstance(error, OSError) else f"unexpected {type(error).__name__}: "
         return _failed(f"{kind}{what}{'' if debug else ' (--debug shows where)'}", 1, debug)
 
 
+class _Warnings(logging.Handler):
+    """What the library warns of, as a line on stderr; names in it may come from files."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"warning: {record.getMessage()}", err=True)
+
+
 def _failed(message: str, code: int, debug: bool) -> tuple[int, Callable[[], None]]:
     where = traceback.format_exc() if debug else ""
-    return code, lambda: print(f"{where}error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    return code, lambda: say(f"{where}error: {' '.join(message.split())}", err=True)

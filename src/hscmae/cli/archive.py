@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from hscmae.cli.inputs import print_json, read_pairs, recorded_holdout
+from hscmae.cli.inputs import holdout_for, read_pairs
 from hscmae.cli.options import DropBad, Holdout, Input, Json, Overwrite, Run, Split
+from hscmae.cli.output import print_json, say
 
 verbs = typer.Typer()
 
@@ -19,7 +19,10 @@ verbs = typer.Typer()
 def embed(
     run: Run,
     file: Input,
-    output: Annotated[Path, typer.Option(metavar="EMB", help="Store to write.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option(metavar="EMB", help="Store to write; a file where it ends in .h5 or .npz.", show_default=False),
+    ],
     split: Split = "all",
     holdout: Holdout = None,
     engine: Annotated[
@@ -31,28 +34,35 @@ def embed(
 ) -> None:
     """Embed a file of any size, block by block, into a store in the same order."""
     from hscmae.cli.progress import rows_progress
+    from hscmae.data.convert import as_store
     from hscmae.embedding import embed_file, embed_rows
     from hscmae.methods import load
     from hscmae.ray_engine import embed_on_ray
 
     model = load(run)
-    holdout = holdout or recorded_holdout(run)
-    with rows_progress("embed", enabled=not as_json) as progress:
+    if holdout is None:
+        holdout = holdout_for(run, file, drop_bad_rows=drop_bad_rows)
+    with rows_progress("embed", enabled=not as_json) as progress, as_store(output, overwrite=overwrite) as store:
         rows = embed_file(
             model,
             file,
-            output,
+            store,
             split=split,
             holdout=holdout,
             overwrite=overwrite,
             drop_bad_rows=drop_bad_rows,
+            run=run,
             blocks=partial(embed_on_ray, holdout=holdout) if engine == "ray" else embed_rows,
             progress=progress,
         )
     if as_json:
-        print_json({"output": str(output), "rows": rows, "modalities": list(model.dims_), "dim": model.config.dim})
+        from hscmae.data.readers import open_table
+
+        with open_table(output) as table:
+            modalities = list(table.features)
+        print_json({"output": str(output), "rows": rows, "modalities": modalities, "dim": model.config.dim})
     else:
-        typer.echo(f"{output}: {rows} rows")
+        say(f"{output}: {rows} rows")
 
 
 @verbs.command(epilog="Example: hscmae audit runs/ave AVE.h5 --split train --top 20")
@@ -67,34 +77,15 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Pairs whose modalities disagree, most suspicious first, with the estimated share of wrong pairs."""
-    from hscmae.artifact import read_config
     from hscmae.audit import audit as audit_pairs
+    from hscmae.cli.tables import print_audit
     from hscmae.methods import load
 
     model = load(run)
-    pairs = read_pairs(file, drop_bad_rows, holdout or recorded_holdout(run), None)
+    pairs = read_pairs(file, drop_bad_rows=drop_bad_rows, modalities=[*model.dims_], holdout=holdout, run=run)
     pairs = pairs if pairs.split is None and split == "train" else pairs.of_split(split)
-    seen = split != "test" and read_config(run)["data"].get("source") == file.name
-    found = audit_pairs(model, pairs, seen=seen, seed=seed)
+    found = audit_pairs(model, pairs, seed=seed)
     if as_json:
         print_json(found.as_json())
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    low, high = found.wrong_share_ci
-    scored = len(found.ids) - len(found.unscored)
-    table = Table(
-        title=f"{scored} pairs, estimated share of wrong ones {found.wrong_share:.1%} [{low:.1%}, {high:.1%}]",
-        title_justify="left",
-    )
-    table.add_column("rank", justify="right")
-    table.add_column("id")
-    table.add_column("suspicion", justify="right")
-    table.add_column("random pairs that agree better", justify="right")
-    for row in found.most_suspicious(top):
-        name = found.ids[row].decode("utf-8", "replace")
-        table.add_row(str(found.rank[row]), name, f"{found.score[row]:.2f}", f"{found.random_better[row]:.0%}")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for reason in sorted(set(found.unscored.values())):
-        typer.echo(f"{sum(r == reason for r in found.unscored.values())} rows without score: {reason}")
+    else:
+        print_audit(found, top)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hscmae.cli.inputs import print_json, read_pairs
+from hscmae.cli.inputs import names, read_pairs
 from hscmae.cli.options import (
     Changes,
     DropBad,
@@ -16,6 +16,7 @@ from hscmae.cli.options import (
     Input,
     Jobs,
     Json,
+    Modalities,
     Overwrite,
     Resplits,
     Results,
@@ -23,6 +24,7 @@ from hscmae.cli.options import (
     Seeds,
     Threads,
 )
+from hscmae.cli.output import command, print_json, say
 from hscmae.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def benchmark(
     ] = None,
     resume: ResumeJobs = False,
     overwrite: Overwrite = False,
+    modalities: Modalities = None,
     exclude_ids: Excluded = None,
     holdout: Holdout = None,
     jobs: Jobs = 1,
@@ -59,9 +62,15 @@ def benchmark(
     from hscmae.benchmark.protocol import benchmark as run_benchmark
     from hscmae.cli.progress import jobs_progress
 
-    who = contenders([name.strip() for name in methods.split(",") if name.strip()])
+    who = contenders(names(methods) or [])
     _one_way_to_split(splits, holdout)
-    pairs = read_pairs(file, drop_bad_rows, holdout, exclude_ids)
+    pairs = read_pairs(
+        file,
+        drop_bad_rows=drop_bad_rows,
+        modalities=names(modalities),
+        exclude_ids=exclude_ids,
+        holdout=holdout,
+    )
     with jobs_progress(enabled=not as_json) as progress:
         results = run_benchmark(
             pairs,
@@ -91,6 +100,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Settings to try; the first are those as they are.")] = 20,
     resume: ResumeJobs = False,
     overwrite: Overwrite = False,
+    modalities: Modalities = None,
     exclude_ids: Excluded = None,
     holdout: Holdout = None,
     threads: Threads = None,
@@ -100,9 +110,16 @@ def tune(
     """Search a method's settings without labels: by agreement of held-out training pairs' neighbourhoods."""
     from hscmae.benchmark.tuning import tune as run_tuning
     from hscmae.cli.progress import jobs_progress
+    from hscmae.cli.tables import print_document
 
     base = _contender(method, preset, set_)
-    pairs = read_pairs(file, drop_bad_rows, holdout, exclude_ids)
+    pairs = read_pairs(
+        file,
+        drop_bad_rows=drop_bad_rows,
+        modalities=names(modalities),
+        exclude_ids=exclude_ids,
+        holdout=holdout,
+    )
     with jobs_progress(enabled=not as_json) as progress:
         found = run_tuning(
             pairs,
@@ -118,8 +135,9 @@ def tune(
     if as_json:
         print_json({"output": str(output), **found})
     else:
-        typer.echo((output / "tune.md").read_text(encoding="utf-8"))
-        typer.echo(f"Next: hscmae train {file} --method {method} --config {output}/best.yaml --output RUN")
+        print_document((output / "tune.md").read_text(encoding="utf-8"))
+        chosen = ("--method", method, "--config", output / "best.yaml")
+        say(f"Next: {command('train', file, *chosen, '--output', 'RUN')}")
 
 
 @verbs.command(epilog="Example: hscmae ablate AVE.h5 --parts local,warm-start,masking.ratio --output ablation")
@@ -137,6 +155,7 @@ def ablate(
     set_: Changes = None,
     resume: ResumeJobs = False,
     overwrite: Overwrite = False,
+    modalities: Modalities = None,
     exclude_ids: Excluded = None,
     holdout: Holdout = None,
     jobs: Jobs = 1,
@@ -149,10 +168,16 @@ def ablate(
     from hscmae.benchmark.ablation import variants
     from hscmae.cli.progress import jobs_progress
 
-    named = [] if parts == "all" else [name.strip() for name in parts.split(",") if name.strip()]
+    named = [] if parts == "all" else names(parts) or []
     who = variants(_contender("hscmae", preset, set_), named, sensitivity=sensitivity)
     _one_way_to_split(splits, holdout)
-    pairs = read_pairs(file, drop_bad_rows, holdout, exclude_ids)
+    pairs = read_pairs(
+        file,
+        drop_bad_rows=drop_bad_rows,
+        modalities=names(modalities),
+        exclude_ids=exclude_ids,
+        holdout=holdout,
+    )
     with jobs_progress(enabled=not as_json) as progress:
         results = run_ablation(
             pairs,
@@ -175,7 +200,10 @@ def _contender(method: str, preset: str, changes: list[str] | None) -> Contender
     from hscmae.runs import settings_from
 
     (base,) = contenders([method if preset == "default" else f"{method}:{preset}"])
-    return base.changed(settings_from(None, changes or []))
+    settings = settings_from(None, changes or [])
+    if "seed" in settings:
+        raise InputError("--set seed: the seeds of the fits are 0, 1, ...; leave it out")
+    return base.changed(settings)
 
 
 def _one_way_to_split(splits: int, holdout: str | None) -> None:
@@ -184,7 +212,9 @@ def _one_way_to_split(splits: int, holdout: str | None) -> None:
 
 
 def _show_results(output: Path, table: str, results: list[dict[str, Any]], as_json: bool) -> None:
+    from hscmae.cli.tables import print_document
+
     if as_json:
         print_json({"output": str(output), "results": results})
     else:
-        typer.echo((output / table).read_text(encoding="utf-8"))
+        print_document((output / table).read_text(encoding="utf-8"))

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from hscmae.cli.inputs import print_json
 from hscmae.cli.options import DropBad, Holdout, Input, Json, Overwrite, Split
+from hscmae.cli.output import print_json, say
 from hscmae.errors import InputError
 
 verbs = typer.Typer()
@@ -81,9 +81,9 @@ def convert(
             )
     except KeyboardInterrupt:
         if interrupted_state(output):
-            typer.echo("what was done is kept: the same command with --resume goes on from there", err=True)
+            say("what was done is kept: the same command with --resume goes on from there", err=True)
         raise
     if as_json:
         print_json({"output": str(output), "rows": rows})
     else:
-        typer.echo(f"{output}: {rows} rows")
+        say(f"{output}: {rows} rows")

@@ -16,6 +16,10 @@ Holdout = Annotated[
     typer.Option(metavar="SPEC", help="Split for a file without one: id-hash:SHARE or tail:SHARE.", show_default=False),
 ]
 Split = Annotated[str, typer.Option(help="train, val, test or all.")]
+Modalities = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="The two modalities to use, where FILE has more.", show_default=False),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Results = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of results.", show_default=False)]
 ResumeJobs = Annotated[bool, typer.Option("--resume", help="Keep the fits that DIR has, do the others.")]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hscmae.cli.inputs import print_json, read_pairs, recorded_holdout
+from hscmae.cli.inputs import read_pairs
 from hscmae.cli.options import DropBad, Holdout, Json, Overwrite, Run, Split
+from hscmae.cli.output import command, print_json, say
 
 verbs = typer.Typer()
 
@@ -24,6 +24,7 @@ def demo(
 ) -> None:
     """Offline, from nothing: make media files, extract, train, compare with baselines, write a report."""
     from hscmae.cli.progress import stage_progress
+    from hscmae.cli.tables import print_demo
     from hscmae.demo.run import run_demo
 
     with stage_progress(enabled=not as_json) as progress:
@@ -31,25 +32,15 @@ def demo(
     if as_json:
         print_json({"results": [{"method": r.method, **r.metrics} for r in results]})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Find the picture to a sound and the sound to a picture, on clips never seen in training")
-    for column in ("method", "mAP", "95% interval", "sound → picture", "picture → sound"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for r in results:
-        low, high = r.metrics["avg/mAP_ci"]
-        figures = (f"{r.metrics[f'{d}/mAP']:.3f}" for d in ("avg", "a2v", "v2a"))
-        average, a2v, v2a = figures
-        table.add_row(r.title, average, f"{low:.3f} to {high:.3f}", a2v, v2a)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    typer.echo(
-        f"\nTo see and hear: open {output}/report.html in a browser.\n"
-        f"The corpus is in {output}/media, its features in {output}/features, the model in {output}/run. Next:\n"
-        f"  hscmae inspect {output}/features\n"
-        f"  hscmae evaluate {output}/run {output}/features\n"
-        f"  hscmae report {output}/run {output}/features --media {output}/media --output again.html\n"
-        f"  hscmae train YOUR_FEATURES.h5 --output runs/mine"
+    print_demo(results)
+    features, run = output / "features", output / "run"
+    say(
+        f"\nTo see and hear: open {output / 'report.html'} in a browser.\n"
+        f"The corpus is in {output / 'media'}, its features in {features}, the model in {run}. Next:\n"
+        f"  {command('inspect', features)}\n"
+        f"  {command('evaluate', run, features)}\n"
+        f"  {command('report', run, features, '--media', output / 'media', '--output', 'again.html')}\n"
+        f"  {command('train', 'YOUR_FEATURES.h5', '--output', 'runs/mine')}"
     )
 
 
@@ -72,10 +63,14 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page about a run: data, training, metrics, a map, examples to see and hear."""
+    from hscmae.artifact import read_config
     from hscmae.cli.progress import stage_progress
     from hscmae.report import write_report
 
-    pairs = None if file is None else read_pairs(file, drop_bad_rows, holdout or recorded_holdout(run), None)
+    pairs = None
+    if file is not None:
+        trained_on = [*read_config(run)["modalities"]]
+        pairs = read_pairs(file, drop_bad_rows=drop_bad_rows, modalities=trained_on, holdout=holdout, run=run)
     with stage_progress(enabled=not as_json) as progress:
         written = write_report(
             run, output, file=file, pairs=pairs, split=split, media=media, overwrite=overwrite, progress=progress
@@ -83,4 +78,4 @@ def report(
     if as_json:
         print_json(written)
     else:
-        typer.echo(f"{output}: {written['bytes'] / 1e6:.1f} MB; open it in a browser")
+        say(f"{output}: {written['bytes'] / 1e6:.1f} MB; open it in a browser")

@@ -7,8 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from hscmae.errors import printable
+
+
+def _words(template: str, *, rest: bool = False) -> TextColumn:
+    """A column of text as it is; one that takes the rest of the line is cut to it."""
+    return TextColumn(template, markup=False, table_column=Column(no_wrap=True, ratio=1 if rest else None))
+
+
+def _steps() -> tuple[ProgressColumn, ...]:
+    """What is done of what there is, and the time left."""
+    return tuple(column(table_column=Column(no_wrap=True)) for column in (MofNCompleteColumn, TimeRemainingColumn))
 
 
 @contextmanager
@@ -17,26 +29,21 @@ def training_progress(*, enabled: bool) -> Iterator[Callable[[dict[str, Any]], N
     if not enabled:
         yield None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    columns = (_words("{task.description}"), BarColumn(bar_width=12), *_steps())
+    figures = _words("{task.fields[figures]}", rest=True)
+    with Progress(*columns, figures, console=Console(stderr=True), expand=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(record: dict[str, Any]) -> None:
             phase = record["phase"]
             if phase not in tasks:
                 tasks[phase] = bars.add_task(phase, total=record["steps"], figures="")
-            losses = {k.removeprefix("loss/"): v for k, v in record.items() if k.startswith("loss/")}
-            text = " ".join(
+            # What matters most first: what does not fit the terminal is cut off.
+            text = "".join(f"{k.removeprefix('val/')} {v:.4f}  " for k, v in record.items() if k.startswith("val/"))
+            text += " ".join(
                 f"{name} {value:.3f}" + (f"×{record[f'weight/{name}']:.2f}" if f"weight/{name}" in record else "")
-                for name, value in losses.items()
+                for name, value in ((k.removeprefix("loss/"), v) for k, v in record.items() if k.startswith("loss/"))
             )
-            text += "".join(f"  {k.removeprefix('val/')} {v:.4f}" for k, v in record.items() if k.startswith("val/"))
             bars.update(tasks[phase], completed=record["step"], figures=text)
 
         yield show
@@ -48,12 +55,12 @@ def stage_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int], None]
     if not enabled:
         yield lambda stage, done, total: None
         return
-    with Progress(console=Console(stderr=True)) as bars:
+    with Progress(_words("{task.description}"), BarColumn(), *_steps(), console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
+                tasks[stage] = bars.add_task(printable(stage), total=total)
             bars.update(tasks[stage], completed=done)
 
         yield show
@@ -65,7 +72,19 @@ def rows_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int | 
     if not enabled:
         yield None
         return
-    with Progress(console=Console(stderr=True)) as bars:
+    with Progress(_words("{task.description}"), BarColumn(), *_steps(), console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def clips_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over clips with their count and the time left: called with clips done and clips in all."""
+    if not enabled:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -76,13 +95,14 @@ def jobs_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int, str], N
     if not enabled:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bars:
+    done, note = MofNCompleteColumn(table_column=Column(no_wrap=True)), _words("{task.fields[note]}", rest=True)
+    columns = (_words("{task.description}"), BarColumn(bar_width=12), done, note)
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int, note: str) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, note="")
-            bars.update(tasks[stage], completed=done, note=escape(note))
+                tasks[stage] = bars.add_task(printable(stage), total=total, note="")
+            bars.update(tasks[stage], completed=done, note=printable(note))
 
         yield show

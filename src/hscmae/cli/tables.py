@@ -6,15 +6,21 @@ Text from files is untrusted: it is printed without markup and without control c
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hscmae.data.inspect import Inspection
-from hscmae.data.table import Problem
+from hscmae.cli.output import say
 from hscmae.errors import printable
+
+if TYPE_CHECKING:
+    from hscmae.audit import Audit
+    from hscmae.data.inspect import Inspection
+    from hscmae.data.table import Problem
 
 CLASSES_SHOWN = 30
 BAR = 30
@@ -25,25 +31,89 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
 
 
+def _text(value: object) -> Text:
+    """Text from anywhere, as it is; what does not fit is folded, so that nothing is lost."""
+    return Text(printable(str(value)), overflow="fold")
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], words: int = 0) -> Table:
+    """A table that fits 80 columns where it can; all but the column number ``words`` are figures, to the right."""
+    table = Table(
+        title=_text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    for i, name in enumerate(columns):
+        table.add_column(_text(name), justify="left" if i == words else "right")
+    for row in rows:
+        table.add_row(*map(_text, row))
+    return table
+
+
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Retrieval metrics of every direction as a table, with their intervals."""
     directions = [key.removesuffix("/R@1") for key in metrics if key.endswith("/R@1")]
     names = [key.removeprefix("avg/") for key in metrics if key.startswith("avg/") and not key.endswith("_ci")]
-    table = Table(title=f"split {metrics['split']}, {metrics['n_queries']} queries", title_justify="left")
-    table.add_column("")
-    for direction in directions:
-        table.add_column(direction, justify="right")
-    for name in names:
-        table.add_row(name, *(_figure(metrics, f"{direction}/{name}") for direction in directions))
+    rows = [[name, *(_figure(metrics, f"{direction}/{name}") for direction in directions)] for name in names]
     if metrics.get("chance/mAP") is not None:
-        table.add_row("mAP by chance", *("" for _ in directions[:-1]), f"{metrics['chance/mAP']:.3f}")
-    console().print(table)
+        rows.append(["mAP by chance", *("" for _ in directions[:-1]), f"{metrics['chance/mAP']:.3f}"])
+    title = f"split {metrics['split']}, {metrics['n_queries']} queries"
+    console().print(_table(title, ["", *directions], rows))
     if metrics.get("n_trained_on"):
-        _line(
-            console(),
+        say(
             f"{metrics['n_trained_on']} of these {metrics['n_queries']} clips were trained on: "
-            "what they find says little about clips never seen",
+            "what they find says little about clips never seen"
         )
+
+
+def print_audit(found: Audit, top: int) -> None:
+    """The most suspicious pairs as a table; why rows have no score."""
+    low, high = found.wrong_share_ci
+    scored = len(found.ids) - len(found.unscored)
+    rows = [
+        (
+            found.rank[row],
+            found.ids[row].decode("utf-8", "replace"),
+            f"{found.score[row]:.2f}",
+            f"{found.random_better[row]:.0%}",
+        )
+        for row in found.most_suspicious(top)
+    ]
+    title = f"{scored} pairs, estimated share of wrong ones {found.wrong_share:.1%} [{low:.1%}, {high:.1%}]"
+    columns = ("rank", "id", "suspicion", "random pairs that agree better")
+    console().print(_table(title, columns, rows, words=1))
+    say(f"{found.n_trained_on} of the {scored} pairs were trained on")
+    for reason in sorted(set(found.unscored.values())):
+        say(f"{sum(r == reason for r in found.unscored.values())} rows without score: {reason}")
+
+
+def print_demo(results: Sequence[Any]) -> None:
+    """The demo's methods, each with its mAP in both directions."""
+    rows = []
+    for r in results:
+        low, high = r.metrics["avg/mAP_ci"]
+        average, a2v, v2a = (f"{r.metrics[f'{d}/mAP']:.3f}" for d in ("avg", "a2v", "v2a"))
+        rows.append((r.title, average, f"{low:.3f} to {high:.3f}", a2v, v2a))
+    title = "Find the picture to a sound and the sound to a picture, on clips never seen in training"
+    columns = ("method", "mAP", "95% interval", "sound → picture", "picture → sound")
+    console().print(_table(title, columns, rows))
+
+
+def print_document(text: str) -> None:
+    """A Markdown document that the library wrote: in a terminal its tables as tables, else as it is."""
+    if not sys.stdout.isatty():
+        say(text.rstrip("\n"))
+        return
+    out = console()
+    lines = text.splitlines()
+    while lines:
+        if not lines[0].startswith("|"):
+            _line(out, lines.pop(0), wrap=True)
+            continue
+        end = next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[:end])
+        kept = [i for i, name in enumerate(head) if any(row[i] for row in rows)]
+        out.print(_table("", [head[i] for i in kept], [[row[i] for i in kept] for row in rows]))
+        del lines[:end]
 
 
 def _figure(metrics: dict[str, Any], key: str) -> str:
@@ -79,13 +149,10 @@ def print_inspection(found: Inspection) -> None:
 
 
 def _modalities(modalities: dict[str, dict[str, Any]]) -> Table:
-    table = Table(title_justify="left")
-    table.add_column("")
-    for m in modalities:
-        table.add_column(printable(m), justify="right")
+    rows: list[list[str]] = []
 
     def row(name: str, text: Any) -> None:
-        table.add_row(name, *(text(s) for s in modalities.values()))
+        rows.append([name, *(text(s) for s in modalities.values())])
 
     row("dimensions", lambda s: str(s["dim"]))
     if any("steps" in s for s in modalities.values()):
@@ -100,7 +167,7 @@ def _modalities(modalities: dict[str, dict[str, Any]]) -> Table:
     row("silent rows", lambda s: str(s["silent_rows"]))
     row("rows like another", lambda s: str(s["duplicate_rows"]))
     row("of these, across splits", lambda s: str(s["duplicates_across_splits"]))
-    return table
+    return _table("", ["", *modalities], rows)
 
 
 def _print_classes(out: Console, labels: dict[str, Any]) -> None:
@@ -112,7 +179,7 @@ def _print_classes(out: Console, labels: dict[str, Any]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, count in counts[:CLASSES_SHOWN]:
         table.add_row(
-            Text("  " + printable(name)),
+            _text("  " + name),
             Text(str(count), justify="right"),
             "█" * max(count > 0, round(BAR * count / largest)),
         )
@@ -149,6 +216,6 @@ def _print_problems(out: Console, title: str, colour: str, problems: list[Proble
             _line(out, f"  {problem.line('')} [{problem.code}]")
 
 
-def _line(out: Console, text: str) -> None:
-    """One line whatever the width."""
-    out.print(Text("\n".join(printable(part) for part in text.split("\n"))), soft_wrap=True)
+def _line(out: Console, text: str, *, wrap: bool = False) -> None:
+    """One line whatever the width, or wrapped at words."""
+    out.print(Text("\n".join(printable(part) for part in text.split("\n"))), soft_wrap=not wrap)

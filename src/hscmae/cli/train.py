@@ -7,8 +7,21 @@ from typing import Annotated
 
 import typer
 
-from hscmae.cli.inputs import print_json, read_pairs, recorded_holdout
-from hscmae.cli.options import Changes, DropBad, Excluded, Holdout, Input, Json, Overwrite, Run, Split
+from hscmae.cli.inputs import leave_out, names, read_pairs, with_split
+from hscmae.cli.options import (
+    Changes,
+    DropBad,
+    Excluded,
+    Holdout,
+    Input,
+    Json,
+    Modalities,
+    Overwrite,
+    Run,
+    Split,
+)
+from hscmae.cli.output import command, print_json, say
+from hscmae.errors import InputError
 
 verbs = typer.Typer()
 
@@ -24,9 +37,12 @@ def train(
     preset: Annotated[str, typer.Option(help="default, or paper: as the paper describes it.")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
     set_: Changes = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of every random draw; 0 by default.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN's last checkpoint.")] = False,
     overwrite: Overwrite = False,
+    modalities: Modalities = None,
     exclude_ids: Excluded = None,
     background: Annotated[
         Path | None,
@@ -50,17 +66,22 @@ def train(
     from dataclasses import replace
 
     from hscmae.cli.progress import training_progress
+    from hscmae.data.readers import read
     from hscmae.data.splits import without_clips_of
     from hscmae.methods import get_method
     from hscmae.runs import settings_from, train_run
 
     settings = settings_from(config, set_ or [])
-    model = get_method(method).from_settings({**settings, "seed": seed}, preset)
-    pairs = read_pairs(file, drop_bad_rows, holdout, exclude_ids)
-    others = None
-    if background is not None:
-        others = without_clips_of(read_pairs(background, drop_bad_rows, None, exclude_ids), pairs)
-        typer.echo(f"background: {len(others)} pairs of {background}, without the clips of {file}", err=True)
+    if seed is not None and settings.get("seed", seed) != seed:
+        raise InputError(f"--seed {seed}, but the settings say seed={settings['seed']}: leave out one of the two")
+    model = get_method(method).from_settings(settings if seed is None else {**settings, "seed": seed}, preset)
+    files = [file] if background is None else [file, background]
+    found = [read(f, drop_bad_rows=drop_bad_rows, modalities=names(modalities)) for f in files]
+    pairs, *others = leave_out(exclude_ids, found)
+    if others:
+        others = [without_clips_of(others[0], pairs)]
+        say(f"background: {len(others[0])} pairs of {background}, without the clips of {file}", err=True)
+    pairs = with_split(pairs, holdout)
     if split != "train":
         pairs = replace(pairs.of_split(split), split=None)
     with training_progress(enabled=not as_json) as progress:
@@ -74,19 +95,20 @@ def train(
             tensorboard=tensorboard,
             data={
                 "source": file.name,
+                "split": split,
                 "holdout": holdout,
                 "excluded": exclude_ids and exclude_ids.name,
                 "background": background and background.name,
             },
-            background=others,
+            background=others[0] if others else None,
             progress=progress,
         )
     if as_json:
-        print_json(summary)
+        print_json({"output": str(output), "method": method, **summary})
     else:
         chosen = summary.get("chosen_step")
         steps = "" if chosen is None else f", {chosen} steps chosen without labels"
-        typer.echo(f"{output}: {method} on {summary['rows']} rows{steps}. Next: hscmae evaluate {output} {file}")
+        say(f"{output}: {method} on {summary['rows']} rows{steps}. Next: {command('evaluate', output, file)}")
 
 
 @verbs.command(epilog="Example: hscmae evaluate runs/ave AVE.h5 --split test --json")
@@ -106,7 +128,7 @@ def evaluate(
     from hscmae.methods import load
 
     model = load(run)
-    pairs = read_pairs(file, drop_bad_rows, holdout or recorded_holdout(run), None)
+    pairs = read_pairs(file, drop_bad_rows=drop_bad_rows, modalities=[*model.dims_], holdout=holdout, run=run)
     metrics = evaluate_method(model, pairs, split=split, bootstrap=bootstrap, seed=seed)
     if as_json:
         print_json(metrics)

@@ -6,7 +6,6 @@ Held-out rows by id hash fall on the same side in every file that contains the c
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
@@ -20,8 +19,6 @@ from hscmae.data.fingerprint import fingerprint
 from hscmae.data.pairs import Pairs
 from hscmae.data.table import Table
 from hscmae.errors import InputError
-
-log = logging.getLogger(__name__)
 
 SplitArray = npt.NDArray[np.bytes_]
 RowNumbers = npt.NDArray[np.intp]
@@ -55,15 +52,23 @@ def holdout(ids: npt.NDArray[np.bytes_], spec: str, source: str = "input") -> Sp
     return _split_array(held_out)
 
 
-def apply_holdout(table: Table, spec: str) -> None:
-    """Give an opened file the split of ``holdout``, unless it has one of its own, which a warning then says.
+def refuse_holdout(split: SplitArray | None, source: str) -> None:
+    """Refuse a holdout for data that has a split of its own.
 
     Raises:
-        InputError: as ``holdout``.
+        InputError: it has.
     """
-    if table.split is not None:
-        log.warning("%s: the file has its own split; the holdout %s is not used", table.source, spec)
-        return
+    if split is not None:
+        raise InputError(f"{source}: has a split of its own: leave out the holdout, or choose by --split")
+
+
+def apply_holdout(table: Table, spec: str) -> None:
+    """Give an opened file the split of ``holdout``.
+
+    Raises:
+        InputError: the file has a split of its own; else as ``holdout``.
+    """
+    refuse_holdout(table.split, table.source)
     ids = np.arange(len(table)).astype("S") if table.ids is None else table.ids
     table.split = holdout(ids, spec, table.source)
 

@@ -9,12 +9,14 @@ A store is built in a hidden folder beside its place and renamed when whole, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,13 +36,13 @@ from hscmae.data.table import (
     repeated_rows,
 )
 from hscmae.errors import InputError
-from hscmae.files import FolderKind, partial_folder, publish, recover, write_atomic
+from hscmae.files import FolderKind, name_file, named, partial_folder, publish, recover, write_atomic
 
 FORMAT = "hscmae-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
-STORE = FolderKind("a store", [MANIFEST], FORMAT, [MANIFEST], listing="files")
+STORE = FolderKind("a store", [MANIFEST], FORMAT, [MANIFEST], listings=("files", "extra"))
 VERIFY_BYTES = 2**30  # reading checks the checksums of stores up to this size; `inspect` those of any
 RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names", "label_names")
 
@@ -80,8 +82,12 @@ class StoreWriter:
         dtype: float16 or float32 to convert features to; as they come where not given (float64 becomes float32).
         source: what the manifest names as the origin.
         made_by: a digest of what the store is made of and how, kept in the manifest.
+        recipe: how the features were extracted, for the manifest; see ``data.recipe``.
+        model: what made the embeddings, for the manifest: its path and the SHA-256 of its weights.
 
     Attributes:
+        origin: what the manifest says of where the data comes from: source, licence, citation.
+        extra: files beside the arrays, name -> content; checksummed in the manifest.
         rows: rows written so far, those before a resumption included.
         state: what the last checkpoint was given; empty at the start.
 
@@ -98,6 +104,8 @@ class StoreWriter:
         dtype: npt.DTypeLike | None = None,
         source: str = "",
         made_by: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        model: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(folder)
         recover(self.folder)
@@ -109,6 +117,9 @@ class StoreWriter:
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
         self.source, self.made_by = source, made_by
+        self.recipe, self.model = recipe, model
+        self.origin: dict[str, str] = {}
+        self.extra: dict[str, bytes] = {}
         self.rows = 0
         self.state: dict[str, Any] = {}
         self._partial = partial_folder(self.folder)
@@ -190,6 +201,8 @@ class StoreWriter:
         for stray in self._partial.iterdir():
             if stray.name not in names:
                 stray.unlink()
+        for name, content in self.extra.items():
+            write_atomic(self._partial / name, content)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -199,8 +212,15 @@ class StoreWriter:
             "source": self.source or columns.source,
             "made_by": self.made_by,
             "made_up_ids": not columns.has_ids,
+            "origin": self.origin,
             "files": {name: _describe(self._partial / name) for name in names},
         }
+        if self.recipe is not None:
+            manifest["recipe"] = dict(self.recipe)
+        if self.model is not None:
+            manifest["model"] = dict(self.model)
+        if self.extra:
+            manifest["extra"] = {name: {"sha256": sha256(self._partial / name)} for name in self.extra}
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
         publish(self._partial, self.folder, STORE)
 
@@ -218,10 +238,14 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        name_file(error, self.folder)
         try:
             if kind is None:
-                self.close()
+                with named(self.folder):
+                    self.close()
         except BaseException:
             self.discard()
             raise
@@ -261,7 +285,7 @@ def interrupted_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def made_by(folder: str | os.PathLike[str]) -> str | None:
     """What the writer of a finished store was given as ``made_by``."""
-    recorded = _read_manifest(Path(folder)).get("made_by")
+    recorded = read_manifest(Path(folder)).get("made_by")
     return None if recorded is None else str(recorded)
 
 
@@ -297,7 +321,8 @@ class _GrowingArray:
         self._file.close()
 
     def abandon(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is left in the buffer may not fit on the disk either
+            self._file.close()
 
 
 def _check_name(modality: str, source: str) -> None:
@@ -402,16 +427,21 @@ def open_store(folder: str | os.PathLike[str], verify: bool | None = False) -> P
         InputError: not a store, a file missing or not what the manifest says, or a checksum that is wrong.
     """
     with open_table(Path(folder), refuse, verify=verify) as table:
-        return Pairs(
-            features={m: np.asanyarray(x) for m, x in table.features.items()},
-            ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
-            present=table.present,
-            labels=table.labels,
-            split=table.split,
-            lengths=table.lengths,
-            source=table.source,
-            has_ids=table.has_ids,
-        )
+        return mapped(table)
+
+
+def mapped(table: Table) -> Pairs:
+    """An opened store as memory-mapped ``Pairs``."""
+    return Pairs(
+        features={m: np.asanyarray(x) for m, x in table.features.items()},
+        ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
+        present=table.present,
+        labels=table.labels,
+        split=table.split,
+        lengths=table.lengths,
+        source=table.source,
+        has_ids=table.has_ids,
+    )
 
 
 def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Table:
@@ -422,7 +452,7 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
     folder = path
     if verify is None:
         verify = size_of(folder) <= VERIFY_BYTES
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, entry in manifest["files"].items():
         array = _open_array(folder, name, entry, report)
@@ -434,6 +464,14 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
                 Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
             )
         arrays[name.removesuffix(".npy")] = array
+    for name, entry in manifest.get("extra", {}).items():
+        if not (folder / name).is_file():
+            report(str(folder), Problem("missing-dataset", name, "missing"))
+        elif verify and sha256(folder / name) != entry["sha256"]:
+            report(
+                str(folder),
+                Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
+            )
     rows = manifest["rows"]
     for key in [
         key for key, a in arrays.items() if key != "label_indices" and len(a) != rows + (key == "label_indptr")
@@ -457,10 +495,34 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
         labels=_labels(arrays, manifest, folder),
         split=np.asarray(arrays["split"]) if "split" in arrays else None,
         lengths={m: np.asarray(arrays[f"{m}_lengths"]) for m in features if f"{m}_lengths" in arrays},
+        origin=manifest.get("origin", {}),
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_extra(folder: Path, name: str) -> bytes | None:
+    """A file that a store has beside its arrays; ``None`` where it has none of the name.
+
+    Raises:
+        InputError: not a store, or a file that is missing or was changed.
+    """
+    entry = read_manifest(folder).get("extra", {}).get(name)
+    if entry is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"{path}: missing")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise InputError(f"{path}: SHA-256 differs from the manifest's: the file was changed or damaged")
+    return content
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A store's manifest.
+
+    Raises:
+        InputError: none, damaged, or of a version that this release does not know.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: not a store (no {MANIFEST})")
@@ -473,6 +535,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             isinstance(manifest["rows"], int)
             and all(isinstance(name, str) for name in [*names, *manifest["modalities"], *manifest["files"]])
             and all({"shape", "dtype", "sha256"} <= entry.keys() for entry in manifest["files"].values())
+            and all(isinstance(text, str) for text in manifest.get("origin", {}).values())
+            and all(Path(n).name == n and "sha256" in entry for n, entry in manifest.get("extra", {}).items())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a valid manifest") from error

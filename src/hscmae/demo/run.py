@@ -51,6 +51,8 @@ def make_data(folder: Path, *, clips: int, seed: int, progress: Progress) -> Pai
     extracted = extract(
         [folder / "media"],
         folder / "extracted",
+        audio="light",
+        visual="light",
         progress=lambda done, total: progress("extract features", done, total),
     )
     pairs = with_truth(extracted, truth)
@@ -86,6 +88,7 @@ def _fill(output: Path, *, clips: int, seed: int, progress: Progress) -> list[Re
             method.fit(pairs)
         results.append(Result(name, title, evaluate(method, pairs)))
     progress("train and evaluate", len(METHODS), len(METHODS))
+    progress("write the report", 0, 1)
     write_report(
         output / "run",
         output / "report.html",
@@ -95,6 +98,6 @@ def _fill(output: Path, *, clips: int, seed: int, progress: Progress) -> list[Re
         contenders=[Contender(result.title, result.metrics) for result in results],
         known_wrong=frozenset(clip.id.encode() for clip in read_truth(output / "media") if clip.wrong),
         title="The demo: sounds and pictures made on the spot",
-        progress=progress,
     )
+    progress("write the report", 1, 1)
     return results

@@ -55,9 +55,9 @@ class KernelMap:
         """
         return replace(self, basis=self.basis @ weight, offset=(self.offset + mean) @ weight)
 
-    def to(self, dtype: torch.dtype) -> KernelMap:
-        """The same map in another type."""
-        return KernelMap(**{name: value.to(dtype) for name, value in vars(self).items()})
+    def to(self, kind: torch.dtype | torch.device) -> KernelMap:
+        """The same map in another type, or on another device."""
+        return KernelMap(**{name: value.to(kind) for name, value in vars(self).items()})
 
     def _kernel(self, x: Tensor) -> Tensor:
         rows = F.normalize(x.to(self.landmarks) - self.mean, dim=1)  # (n, d)
@@ -84,12 +84,27 @@ def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0) 
     (torch.Size([20, 20]), True)
     """
     rows = x.double()
-    mean = rows.mean(0)  # (d,)
-    chosen = F.normalize(rows[landmarks] - mean, dim=1)  # (l, d)
+    return landmark_map(rows[landmarks], rows.mean(0), rank, factor=factor)
+
+
+def landmark_map(
+    landmarks: Tensor, mean: Tensor, rank: int, *, factor: float = 1.0, resolution: float = 1e-12
+) -> KernelMap:
+    """``kernel_map`` where the landmarks themselves are at hand, shape (l, d), and the mean of all rows, shape (d,).
+
+    Components whose eigenvalue is below ``resolution`` of the largest are no more than rounding noise: they are 0.
+
+    >>> x = torch.randn(20, 3)
+    >>> same = kernel_map(x, torch.arange(10), rank=4)
+    >>> landmark_map(x[:10], x.mean(0), rank=4)(x).allclose(same(x))
+    True
+    """
+    mean = mean.double()  # (d,)
+    chosen = F.normalize(landmarks.double() - mean, dim=1)  # (l, d)
     apart = torch.cdist(chosen, chosen).square()  # (l, l)
     bandwidth = factor * apart.median().clamp(min=torch.finfo(apart.dtype).tiny)
     values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))  # ascending: (l,), (l, l)
     rank = min(rank, len(chosen))
-    # The least eigenvalues may be rounding noise, of either sign.
-    basis = vectors[:, -rank:] / values[-rank:].clamp(min=values[-1] * 1e-12).sqrt()  # (l, r)
+    vectors, values = vectors[:, -rank:], values[-rank:]
+    basis = torch.where(values > resolution * values[-1], vectors / values.clamp(min=0).sqrt(), 0.0)  # (l, r)
     return KernelMap(mean, chosen, bandwidth, basis, basis.new_zeros(rank))

@@ -110,7 +110,10 @@ def smoothed_cca(
     background: Covariances | None = None,
     share: float = 0.0,
 ) -> CanonicalMaps:
-    r"""Ridge CCA whose cross-covariance is :math:`X_1^\top W^h X_2`, ``W`` mined from its own solution.
+    r"""Ridge CCA whose cross-covariance is :math:`X_1^\top (q I + (1 - q) W^h) X_2`, ``W`` mined from its own solution.
+
+    The pairs' own share :math:`q = k / (k + n)` is next to nothing for many rows; for few it keeps the solution near
+    ridge CCA: where nearly all rows are neighbours of each other, neighbourhoods say little and are badly mined.
 
     Starts from ridge CCA on the pairs, mines ``W`` over all rows, solves, mines again. The smoothed modality needs no
     second centring: the other is centred, so a constant shift drops out of the product.
@@ -158,7 +161,9 @@ def smoothed_cca(
         for start in range(0, len(smoothed), BLOCK):
             here = slice(start, start + BLOCK)
             cross.addmm_(smoothed[here].T, centred(wide, here))
-        cross = (cross if narrow == first else cross.T) / len(smoothed)
+        cross = torch.lerp(
+            (cross if narrow == first else cross.T) / len(smoothed), moments.cross, k / (k + len(smoothed))
+        )
         drawn = blended(replace(moments, cross=cross), background, share)
         maps = solve_whitened(drawn, factors, dim, scale=scale)
     return maps

@@ -24,7 +24,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
-from hscmae.methods.closed_form import choose_ridge
+from hscmae.methods.closed_form import KERNEL_RIDGES, RIDGES, choose_ridge
 from hscmae.methods.deep import DeepMethod
 from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
@@ -88,8 +88,9 @@ class HSCMAEObjective(Objective):
                 own = {m: self.student.tower(m)(self.cast(x[m]), noise, f"clean/{m}") for m in self.modalities}
             if self.active - {"global"}:
                 shown = self._hide_steps(batch, x, noise)  # (b, d_m)
+                ratio, spread = c.masking.ratio, c.masking.spread
                 # Values and what is visible of them, both (b, d_m); encoded (b, width); projected (b, dim).
-                masked = {m: mask_values(shown[m], c.masking.ratio, noise, m) for m in self.modalities}
+                masked = {m: mask_values(shown[m], ratio, noise, m, spread=spread) for m in self.modalities}
                 hidden = {m: self.cast(masked[m][0]) for m in self.modalities}
                 h = {m: self.student.tower(m).encoder(hidden[m], noise, f"masked/{m}") for m in self.modalities}
                 s = {m: self.student.tower(m).project(hidden[m], h[m]) for m in self.modalities}
@@ -278,7 +279,12 @@ class HSCMAE(DeepMethod):
             return {}
         return {
             "warm_start_ridge": warm.ridge
-            or choose_ridge(self._warm_rows(features), self._closed_form, self.config.seed)
+            or choose_ridge(
+                self._warm_rows(features),
+                self._closed_form,
+                self.config.seed,
+                KERNEL_RIDGES if self.views_ else RIDGES,
+            )
         }
 
     def _warm_rows(self, features: Features) -> Batch:

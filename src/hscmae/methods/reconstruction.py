@@ -100,7 +100,7 @@ class MAE(DualEncoder):
 
     def _objective(self) -> MAEObjective:
         c = self.config
-        decoders = build_decoders(self.dims_, c.dim, c.network, c.seed)
+        decoders = build_decoders(self._inputs, c.dim, c.network, c.seed)
         return MAEObjective(c, self._towers(), {"reconstruction": 1.0}, decoders)
 
 
@@ -164,5 +164,5 @@ class CAVMAE(DualEncoder):
     def _objective(self) -> CAVMAEObjective:
         c = self.config
         weights = {"contrastive": c.loss.contrastive_weight, "reconstruction": c.loss.reconstruction_weight}
-        decoders = build_decoders(self.dims_, c.network.width, c.network, c.seed)
+        decoders = build_decoders(self._inputs, c.network.width, c.network, c.seed)
         return CAVMAEObjective(c, self._towers(), weights, decoders)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -21,13 +21,15 @@ from hscmae.data.pairs import BoolArray, IntArray, Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.evaluation.grid import GRID_BITS, Float64Array, to_grid
 from hscmae.evaluation.metrics import Rows
-from hscmae.evaluation.retrieval import Direction, Retrieval
+from hscmae.evaluation.retrieval import Direction, Progress, Retrieval
 from hscmae.methods.base import Float32Array, Method
 
 TOP = 10  # results that confusion looks at
 RESULTS = 6  # results shown for a query
 EXAMPLES = 3  # queries shown as the best, as typical and as the worst
-MAP_CLIPS = 1500
+MAP_CLIPS = 1500  # clips on the map; more are sampled, here and below
+CONFUSED = 2000  # queries of a direction that confusion looks at
+AUDITED = 2000  # training pairs that are audited
 UMAP_NEIGHBOURS = 15
 CLASSES = 20  # classes in the confusion matrix
 SUSPICIOUS = 24
@@ -92,7 +94,8 @@ class Findings:
         prevalence: mean share of relevant items, the precision of a random order; 0 without labels.
         pair_cosine: cosine of each row's own pair, shape (n,); NaN where it lacks a modality.
         classes: numbers of the classes in ``confusion``, the most frequent ones.
-        confusion: share of the first ``TOP`` results of queries of a class (row) that carry a class (column).
+        confusion: share of the first ``TOP`` results of queries of a class (row) that carry a class (column); of at
+            most ``CONFUSED`` queries a direction.
         map_rows: rows on the map, at most ``MAP_CLIPS``.
         projections: PCA and, where installed, UMAP.
     """
@@ -119,7 +122,8 @@ class Suspicious:
         pairs: the most suspicious pairs, the worst first.
         scores: their suspicion.
         random_better: share of random pairs that agree better than each of them.
-        of: number of pairs audited.
+        audited: number of pairs audited, at most ``AUDITED``.
+        of: number of pairs that could be.
         wrong_share: estimated share of wrong pairs.
         wrong_share_ci: its 95% interval.
         known_wrong: whether each is known to be wrong; empty where the truth is not known.
@@ -128,6 +132,7 @@ class Suspicious:
     pairs: Pairs
     scores: list[float]
     random_better: list[float]
+    audited: int
     of: int
     wrong_share: float
     wrong_share_ci: tuple[float, float]
@@ -154,13 +159,13 @@ def read_records(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def findings(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Findings:
+def findings(method: Method, data: Pairs, *, split: str, seed: int = 0, progress: Progress | None = None) -> Findings:
     """Evaluate on a split and choose what to show.
 
     Raises:
         InputError: the data lacks one of the method's modalities, or has no such rows.
     """
-    found = Retrieval.of(method, data, split=split)
+    found = Retrieval.of(method, data, split=split, progress=progress)
     labels, z = found.labels, found.embeddings
     classes = np.zeros(0, dtype=np.intp)
     if labels is not None:
@@ -168,9 +173,8 @@ def findings(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Findi
         classes = np.sort(np.argsort(-counts, kind="stable")[: min(CLASSES, int((counts > 0).sum()))])
     shares = [r.n_relevant[r.n_relevant > 0] / r.n_gallery for r in found.rankings.values()]
     present = list(found.present.values())
-    map_rows = np.flatnonzero(np.logical_or.reduce(present))
-    if len(map_rows) > MAP_CLIPS:
-        map_rows = np.sort(np.random.default_rng(seed).choice(map_rows, MAP_CLIPS, replace=False))
+    map_rows = _sample(np.flatnonzero(np.logical_or.reduce(present)), MAP_CLIPS, seed)
+    confusions = [] if labels is None else [_confusion(found, d, labels, classes, seed) for d in found.directions]
     return Findings(
         clips=replace(data.without_features().of_split(str(found.split)), present=found.present, lengths={}),
         silent=found.silent,
@@ -181,7 +185,7 @@ def findings(method: Method, data: Pairs, *, split: str, seed: int = 0) -> Findi
         prevalence=float(np.concatenate(shares).mean()) if any(map(len, shares)) else 0.0,
         pair_cosine=np.where(np.logical_and.reduce(present), np.prod(list(z.values()), 0).sum(1), np.nan),
         classes=classes,
-        confusion=_mean_of([] if labels is None else [_confusion(found, d, labels, classes) for d in found.directions]),
+        confusion=np.mean(confusions, axis=0) if confusions else np.zeros((0, 0)),
         map_rows=map_rows,
         projections=projections({m: x[map_rows] for m, x in z.items()}, seed=seed),
     )
@@ -212,22 +216,37 @@ def _umap() -> ModuleType | None:
         return None
 
 
-def suspicious_pairs(method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None) -> Suspicious | None:
-    """The training pairs (all, where there is no split) that an audit finds most suspicious; too few: ``None``."""
-    pairs = data if data.split is None else data.of_split("train")
-    if int(pairs.usable().complete().sum()) < MIN_PAIRS:
+def suspicious_pairs(
+    method: Method, data: Pairs, known_wrong: frozenset[bytes] | None = None, progress: Progress | None = None
+) -> Suspicious | None:
+    """The training pairs (all, where there is no split) that an audit finds most suspicious; too few: ``None``.
+
+    Of more than ``AUDITED`` pairs as many drawn at random are audited.
+    """
+    rows = data.rows_of("all" if data.split is None else "train")
+    present = data.usable(among=rows).present
+    complete = rows[np.logical_and.reduce([present[m][rows] for m in method.dims_])]
+    if len(complete) < MIN_PAIRS:
         return None
-    found = audit(method, pairs, seed=method.config.seed)
+    seed = method.config.seed
+    pairs = data.take(_sample(complete, AUDITED, seed))
+    found = audit(method, pairs, seed=seed, progress=progress)
     worst = found.most_suspicious(SUSPICIOUS)
     return Suspicious(
         pairs=pairs.take(worst),
         scores=found.score[worst].tolist(),
         random_better=found.random_better[worst].tolist(),
-        of=int((found.rank > 0).sum()),
+        audited=len(pairs),
+        of=len(complete),
         wrong_share=found.wrong_share,
         wrong_share_ci=found.wrong_share_ci,
         known_wrong=[] if known_wrong is None else [name in known_wrong for name in pairs.ids[worst].tolist()],
     )
+
+
+def _sample(rows: Rows, limit: int, seed: int) -> Rows:
+    """All rows or ``limit`` of them drawn at random, ascending."""
+    return rows if len(rows) <= limit else np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
 
 
 def _queries(found: Retrieval, direction: Direction) -> list[Query]:
@@ -291,33 +310,24 @@ def _shared_labels(labels: Labels, row: int) -> IntArray:
     return np.bincount(each_once, minlength=len(labels))
 
 
-def _confusion(found: Retrieval, direction: Direction, labels: Labels, classes: Rows) -> Float64Array:
+def _confusion(found: Retrieval, direction: Direction, labels: Labels, classes: Rows, seed: int) -> Float64Array:
     """Share of the first ``TOP`` results that carry a class (column), by class of the query (row)."""
-    queries, gallery = found.rows[direction.source], found.rows[direction.target]
-    z = found.embeddings
+    queries, gallery = _sample(found.rows[direction.source], CONFUSED, seed), found.rows[direction.target]
+    place = np.full(len(labels.names), -1)
+    place[classes] = np.arange(len(classes))
+    column = place[labels.indices]
+    carries = np.zeros((found.n, len(classes)), dtype=bool)
+    carries[np.repeat(np.arange(found.n), np.diff(labels.indptr))[column >= 0], column[column >= 0]] = True
     k = min(TOP, len(gallery))
-    of = {row: _classes_of(labels, int(row)) for row in np.union1d(queries, gallery).tolist()}
-    place = {int(c): i for i, c in enumerate(classes)}
-    total, count = np.zeros((len(classes), len(classes))), np.zeros(len(classes))
-    items = np.ascontiguousarray(z[direction.target][gallery].T)
+    items = np.ascontiguousarray(found.embeddings[direction.target][gallery].T)  # (dim, n_gallery)
+    total = np.zeros((len(classes), len(classes)))
     for start in range(0, len(queries), 512):
         block = queries[start : start + 512]
-        nearest = gallery[np.argpartition(-(z[direction.source][block] @ items), k - 1, axis=1)[:, :k]]
-        for row, results in zip(block.tolist(), nearest.tolist(), strict=True):
-            share = np.zeros(len(classes))
-            for result in results:
-                for c in of[result]:
-                    if c in place:
-                        share[place[c]] += 1 / k
-            for c in of[row]:
-                if c in place:
-                    total[place[c]] += share
-                    count[place[c]] += 1
+        away = -(found.embeddings[direction.source][block] @ items)  # (block, n_gallery)
+        nearest = gallery[np.argpartition(away, k - 1, axis=1)[:, :k]]  # (block, k)
+        total += carries[block].T @ carries[nearest].mean(axis=1)
+    count = carries[queries].sum(axis=0)
     return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
-
-
-def _mean_of(tables: Sequence[Float64Array]) -> Float64Array:
-    return np.mean(tables, axis=0) if tables else np.zeros((0, 0))
 
 
 def _classes_of(labels: Labels, row: int) -> tuple[int, ...]:

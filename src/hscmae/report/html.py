@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +25,7 @@ from hscmae.config import Section
 from hscmae.data.inspect import Inspection, inspect_file
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
+from hscmae.evaluation.retrieval import Progress
 from hscmae.extract.media import MediaClip
 from hscmae.files import write_atomic
 from hscmae.methods import load
@@ -33,6 +34,7 @@ from hscmae.report import media as media_files
 from hscmae.report import plots
 from hscmae.report.gather import (
     CLASSES,
+    CONFUSED,
     MAP_CLIPS,
     TOP,
     Findings,
@@ -90,7 +92,7 @@ def write_report(
     known_wrong: frozenset[bytes] | None = None,
     title: str | None = None,
     overwrite: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write one HTML page about a trained run.
 
@@ -121,22 +123,22 @@ def write_report(
         raise InputError("media are shown for the clips of a feature file: name it too")
     files_of = {} if media is None or pairs is None else media_files.clips_of(media, pairs.ids.tolist())
 
-    def stage(done: int) -> None:
-        if progress is not None:
-            progress("write the report", done, 5)
-
-    stage(0)
+    tell = progress or (lambda stage, done, total: None)
     config = read_config(run)
     method = load(run)
-    inspection = None if file is None else inspect_file(file)
-    stage(1)
-    found = None if pairs is None else findings(method, pairs, split=split, seed=int(config["settings"]["seed"]))
-    stage(2)
-    doubted = None if pairs is None else suspicious_pairs(method, pairs, known_wrong)
-    stage(3)
-    clips = {} if found is None else _shown(found, doubted)
+    inspection = None
+    if file is not None:
+        tell("look through the file", 0, 1)
+        inspection = inspect_file(file)
+        tell("look through the file", 1, 1)
+    found, doubted, clips = None, None, {}
+    if pairs is not None:
+        seed = int(config["settings"]["seed"])
+        found = findings(method, pairs, split=split, seed=seed, progress=tell)
+        doubted = suspicious_pairs(method, pairs, known_wrong, progress=tell)
+        clips = _shown(found, doubted)
+    tell("write the page", 0, 1)
     _add_media(clips, files_of)
-    stage(4)
     page = {
         "title": title or run.resolve().name,
         "config": config,
@@ -154,12 +156,13 @@ def write_report(
         "clips": clips,
         "data": {"clips": clips, "map": None if found is None else _map(found)},
         "map_clips": MAP_CLIPS,
+        "confused": CONFUSED,
         "most_classes": CLASSES,
     }
     content = render(page)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, content)
-    stage(5)
+    tell("write the page", 1, 1)
     return {
         "output": str(output),
         "bytes": len(content),

@@ -28,6 +28,8 @@ HARMLESS_BYTES = 64 * 2**20
 MAX_COMPRESSION = 1100  # deflate reaches 1032
 MAX_CHUNK_BYTES = 2**30
 MAX_OBJECTS = 20_000
+NAMES = ("class_names", "label_names")
+ORIGIN = ("source", "license", "licence", "citation")  # attributes that go wherever the data goes
 FILTERS = {1, 2, 3, 4, 5, 6, 32000}  # deflate, shuffle, fletcher32, szip, nbit, scale-offset, lzf: built in
 
 Finding = tuple[str, str, str]  # code, dataset, message
@@ -101,9 +103,13 @@ def _serve() -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        for what, most in (
+            (resource.RLIMIT_AS, MEMORY_BYTES),
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, 0),
+        ):
+            with contextlib.suppress(ValueError, OSError):  # macOS refuses to bound the address space
+                resource.setrlimit(what, (most, most))
     for line in sys.stdin:
         try:
             findings = _look_through(json.loads(line))
@@ -153,7 +159,7 @@ def _look_through(path: str) -> list[Finding]:
         if not findings:
             for _, dataset in datasets:
                 _read(dataset)
-            for key in ("class_names", "label_names"):
+            for key in NAMES + ORIGIN:
                 file.attrs.get(key)
     return findings
 

@@ -7,12 +7,15 @@ ticking, ringing). Loudness is taken out first. Digital silence gives one fixed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.extract.base import AudioExtractor, Weights
 from hscmae.extract.media import RATE
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
@@ -23,6 +26,23 @@ FLOOR = 1e-3
 BLOCK = 4096  # frames
 
 Float = npt.NDArray[np.float32]
+
+
+class LightAudio(AudioExtractor):
+    """One vector a window."""
+
+    name, dim, rate, sequence = "light", DIM, RATE, False
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"version": 1}
+
+    def describe(self, batch: Sequence[Float] | Float) -> Float:
+        return np.stack([describe(sound) for sound in batch])
+
+
+def load(weights: Weights = ()) -> LightAudio:
+    """The extractor; it has no weights."""
+    return LightAudio()
 
 
 def describe(sound: Float) -> Float:

@@ -7,12 +7,13 @@ HOG, Watanabe et al. 2009): curves, corners and bars wherever they are. Histogra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.extract.base import VisualExtractor, Weights
+from hscmae.extract.media import Fit
 from hscmae.extras import require
 
 SIDE = 128  # pixels to which pictures are scaled
@@ -24,21 +25,34 @@ DIM = HUES * SATURATIONS + GREYS + CELLS * CELLS * ORIENTATIONS + len(OFFSETS) *
 Float = npt.NDArray[np.float32]
 
 
-def describe(pictures: Sequence[npt.NDArray[np.uint8]]) -> Float:
-    """Features of an image, or the mean over a video's pictures.
+class LightVisual(VisualExtractor):
+    """One vector a window: the mean over its pictures."""
+
+    name, dim, sequence = "light", DIM, False
+    fit = Fit(SIDE, SIDE, "box", squash=True)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"version": 2, "fit": self.fit.as_json()}
+
+    def describe(self, batch: npt.NDArray[np.uint8]) -> Float:
+        return np.stack([describe(picture) for picture in batch])
+
+
+def load(weights: Weights = ()) -> LightVisual:
+    """The extractor; it has no weights."""
+    return LightVisual()
+
+
+def describe(picture: npt.NDArray[np.uint8]) -> Float:
+    """Features of a picture.
 
     Args:
-        pictures: each of shape (height, width, 3), RGB; at least one.
+        picture: shape (``SIDE``, ``SIDE``, 3), RGB.
 
     Returns:
         Shape (``DIM``,).
     """
-    return np.asarray(np.mean([_describe(picture) for picture in pictures], axis=0), dtype=np.float32)
-
-
-def _describe(picture: npt.NDArray[np.uint8]) -> Float:
-    pil = require("PIL.Image", "media")
-    small = pil.fromarray(picture).resize((SIDE, SIDE), pil.Resampling.BOX if min(picture.shape[:2]) > SIDE else None)
+    small = require("PIL.Image", "media").fromarray(picture)
     colours = np.asarray(small.convert("HSV"), dtype=np.intp).reshape(-1, 3)
     grey = np.asarray(small.convert("L"), dtype=np.float32) / np.float32(255)
     orientation, strength = _gradients(grey)
