@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hscmae.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
+Dimension = Annotated[int, Field(gt=0, le=4096)]  # covariances of embeddings are kept and decomposed
 Share = Annotated[float, Field(ge=0, le=1)]
 MIN_STEPS = 200
 Weight = Annotated[float, Field(ge=0)]
@@ -158,7 +159,7 @@ class Training(Section):
 class MethodConfig(Section):
     """What every method has."""
 
-    dim: Positive = Field(64, description="embedding dimension")
+    dim: Dimension = Field(64, description="embedding dimension")
     seed: int = Field(0, ge=0, description="seed of every random draw")
     pooling: Literal["mean", "max", "attention"] = Field("mean", description="how sequences become vectors")
     anchors: Anchors = Anchors()
