@@ -340,11 +340,11 @@ def test_files_beside_the_arrays_and_the_recipe_are_kept_and_checked(tmp_path: P
     open_store(store, verify=True)
     (store / "media.csv").write_bytes(b"id\nother\n")
     for read in (lambda: read_extra(store, "media.csv"), lambda: open_store(store, verify=True)):
-        with pytest.raises(InputError, match="media.csv.*SHA-256 differs"):
+        with pytest.raises(InputError, match=r"media\.csv.*SHA-256 differs"):
             read()
     (store / "media.csv").unlink()
     for read in (lambda: read_extra(store, "media.csv"), lambda: open_store(store)):
-        with pytest.raises(InputError, match="media.csv.*missing"):
+        with pytest.raises(InputError, match=r"media\.csv.*missing"):
             read()
     manifest = json.loads((store / "manifest.json").read_bytes())
     manifest["extra"] = {"../media.csv": {"sha256": ""}}

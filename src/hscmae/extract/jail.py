@@ -72,6 +72,11 @@ class Jail:
             self.close()
             raise
 
+    def interrupt(self) -> None:
+        """Kill the child from another thread: who waits for it stops waiting."""
+        if (child := self._child) is not None:
+            child.kill()
+
     def close(self) -> None:
         """End the child."""
         child, self._child = self._child, None

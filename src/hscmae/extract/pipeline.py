@@ -25,7 +25,7 @@ from hscmae.extract.base import AudioExtractor, Extractor, VisualExtractor
 from hscmae.extract.jail import Jail
 from hscmae.extract.media import Limits, MediaClip
 from hscmae.extract.spool import Recording, Row, Rows
-from hscmae.extract.windows import Sampling, Task, Trouble, Window
+from hscmae.extract.windows import Sampling, Task, Trouble, Window, seconds
 
 AHEAD = 3  # windows of a recording that wait for the networks
 
@@ -144,10 +144,11 @@ def describe_all(
     for clip in clips:
         todo.put(clip)
     stop = threading.Event()
+    jails = [Jail() for _ in range(feeders)]
 
-    def feed() -> None:
+    def feed(jail: Jail) -> None:
         try:
-            with Jail() as jail:
+            with jail:
                 while not stop.is_set():
                     try:
                         clip = todo.get_nowait()
@@ -160,7 +161,7 @@ def describe_all(
             done.put(error)
 
     with Networks(job, jobs) as networks:
-        threads = [threading.Thread(target=feed, name=f"feed-{k}", daemon=True) for k in range(feeders)]
+        threads = [threading.Thread(target=feed, args=(jail,), name="feed", daemon=True) for jail in jails]
         for thread in threads:
             thread.start()
         try:
@@ -171,6 +172,8 @@ def describe_all(
                 yield found
         finally:
             stop.set()
+            for jail in jails:
+                jail.interrupt()
             for thread in threads:
                 thread.join()
 
@@ -215,7 +218,14 @@ def _describe(
 
     def take() -> None:
         window, promised = waiting.popleft()
-        rows.append(Row(window.start, window.end, {m: append(m, steps.result()) for m, steps in promised.items()}))
+        kept = {}
+        for m, steps in promised.items():
+            if np.isfinite(found := steps.result()).all():
+                kept[m] = append(m, found)
+            else:
+                problems.append((m, f"features that are not finite at {seconds(window.start)} s"))
+        if kept:
+            rows.append(Row(window.start, window.end, kept))
 
     items = jail.decode(task) if wanted else iter(())
     for item in items:
@@ -234,6 +244,8 @@ def _describe(
             take()
     while waiting:
         take()
+    if stop.is_set():
+        raise _Stopped
     return Recording(clip.id, files, tuple(rows), tuple(problems))
 
 
