@@ -23,11 +23,17 @@ from hscmae.search.faiss import FaissBackend
 from hscmae.search.lancedb import LanceBackend
 from hscmae.search.pgvector import PgBackend
 from search import writer
-from search.conftest import Server, unit
+from search.server import Server, started
+from search.writer import unit
 
 DIM, SPACES = writer.DIM, writer.SPACES
 KINDS = ("faiss", "lancedb", "pgvector")
 Open = Callable[..., Backend]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    yield from started()
 
 
 @pytest.fixture(params=KINDS)

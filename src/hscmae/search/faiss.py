@@ -103,11 +103,11 @@ class FaissBackend(Backend):
         chosen = {} if bits is None else {"sel": self._faiss.IDSelectorBitmap(len(usable), self._faiss.swig_ptr(bits))}
         effort = self._faiss.SearchParametersHNSW(efSearch=max(self.effort[space], 2 * k), **chosen)
         scores, at = graph.search(queries, k, params=effort)  # (q, k) each
+        whole = (at >= 0).all(axis=1).tolist()
+        slots, values = members[at].tolist(), scores.tolist()
         found = [
-            [(self._ids[members[place]], float(score)) for place, score in zip(*both, strict=True)]
-            if both[0].min() >= 0
-            else []
-            for both in zip(at, scores, strict=True)
+            [(self._ids[slot], score) for slot, score in zip(*both, strict=True)] if complete else []
+            for complete, *both in zip(whole, slots, values, strict=True)
         ]
         short = [place for place, results in enumerate(found) if not results]  # a filter left islands
         if short:
