@@ -27,10 +27,10 @@ check: .venv  ## lint, format, types
 	$(BIN)/mypy
 
 bench: .venv  ## timings: one table, benchmarks/results/latest.json
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.timings.run
 
 bench-quality: .venv  ## every method on every task; DATA holds yt8m_ave15.h5 and yt8m_pool.h5; docs/benchmark.md
-	$(BIN)/python benchmarks/quality.py $(DATA) --output bench
+	$(BIN)/python -m benchmarks.studies.quality $(DATA) --output bench
 
 bench-quality-small: .venv  ## every method once on made-up pairs
-	$(BIN)/python benchmarks/quality.py --made-up --output bench
+	$(BIN)/python -m benchmarks.studies.quality --made-up --output bench

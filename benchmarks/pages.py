@@ -8,6 +8,7 @@ from pathlib import Path
 from hscmae.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:

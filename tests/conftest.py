@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from hscmae.data.pairs import Labels, Pairs
 
+THREADS = int(os.environ.get("HSCMAE_TEST_THREADS", "1"))  # see test_processors.py
 REAL = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 
@@ -42,5 +44,5 @@ def pairs() -> Pairs:
 
 @pytest.fixture(autouse=True)
 def _same_every_time() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)

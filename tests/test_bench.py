@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from benchmarks.timings import extrapolation, growth, performance, run
+from benchmarks.timings.figures import figure
+
+TIMINGS = Path(run.__file__).parent
 KEYS = {"name", "value", "unit", "reference", "ratio", "target", "met"}
 STAND_INS = {
     "works": """
-from figures import figure
+from benchmarks.timings.figures import figure
 def rows(speed=1):
     return [figure("step", speed, "s", "<= 0.5 s"), figure("rival", 2, "s", ">= 10 x", reference="3 s", ratio=30.0)]
 """,
@@ -23,17 +24,15 @@ def rows(speed=1):
 }
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+@pytest.fixture(autouse=True)
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name, code in STAND_INS.items():
         (tmp_path / f"{name}.py").write_text(code)
-    return importlib.import_module("run")
 
 
-def test_every_benchmark_gives_rows_whatever_happens_to_it(run: Any, tmp_path: Path) -> None:
+def test_every_benchmark_gives_rows_whatever_happens_to_it(tmp_path: Path) -> None:
     rows = run.collect([(name, {}, 1.0) for name in STAND_INS], minutes=5)
     run.write(rows, tmp_path / "results" / "latest.json")
     written = json.loads((tmp_path / "results" / "latest.json").read_text())
@@ -47,7 +46,7 @@ def test_every_benchmark_gives_rows_whatever_happens_to_it(run: Any, tmp_path: P
     run.show(rows)
 
 
-def test_what_would_take_too_long_is_left_out(run: Any) -> None:
+def test_what_would_take_too_long_is_left_out() -> None:
     rows = run.collect([("works", {"speed": 0.1}, 9.0), ("works", {"speed": 0.1}, 1.0)], minutes=5)
     assert [row["met"] for row in rows] == [None, True, True]
     assert "left out" in rows[0]["reason"] and rows[0]["name"] == "works (speed=0.1)"
@@ -65,22 +64,19 @@ def test_what_would_take_too_long_is_left_out(run: Any) -> None:
         ("", 9.0, 1.0, None),
     ],
 )
-def test_the_verdict_follows_from_the_target(
-    run: Any, target: str, value: float, ratio: float | None, met: bool | None
-) -> None:
-    row = importlib.import_module("figures").figure("f", value, "s", target, ratio=ratio)
+def test_the_verdict_follows_from_the_target(target: str, value: float, ratio: float | None, met: bool | None) -> None:
+    row = figure("f", value, "s", target, ratio=ratio)
     assert row["met"] is met
     assert ("reason" in row) == (met is None)
 
 
-def test_every_benchmark_of_the_table_exists(run: Any) -> None:
+def test_every_benchmark_of_the_table_exists() -> None:
     for module, _, minutes in run.BENCHMARKS:
-        assert "def rows(" in (BENCHMARKS / f"{module}.py").read_text() and minutes > 0
+        assert "def rows(" in (TIMINGS / f"{module}.py").read_text() and minutes > 0
     assert sum(minutes for _, _, minutes in run.BENCHMARKS) < 15
 
 
-def test_the_cost_model_finds_known_costs(run: Any) -> None:
-    growth = importlib.import_module("growth")
+def test_the_cost_model_finds_known_costs() -> None:
     costs = {"once": 0.5, "FLOPs": 2e-9, "bytes": 0.0}
     work = [{"once": 1, "FLOPs": n * 1e8, "bytes": n**2 * 1e6} for n in (1, 3, 10, 30, 100)]
     measured = [{"work": w, "seconds": sum(costs[name] * amount for name, amount in w.items())} for w in work]
@@ -91,11 +87,9 @@ def test_the_cost_model_finds_known_costs(run: Any) -> None:
     assert growth.fit(measured)["largest_error"] > 0.3
 
 
-def test_the_page_holds_what_the_results_say(run: Any, tmp_path: Path) -> None:
-    performance = importlib.import_module("performance")
+def test_the_page_holds_what_the_results_say(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(performance.PAGE.read_text())
-    figure = importlib.import_module("figures").figure
     run.write(
         [figure("a step", 2.0, "s", "<= 1 s"), figure("a job", None, "s", reason="no disk")], tmp_path / "latest.json"
     )
@@ -111,8 +105,7 @@ def test_the_page_holds_what_the_results_say(run: Any, tmp_path: Path) -> None:
         performance.update(page, tmp_path)
 
 
-def test_the_extrapolation_rests_on_counted_work(run: Any) -> None:
-    growth, extrapolation = (importlib.import_module(name) for name in ("growth", "extrapolation"))
+def test_the_extrapolation_rests_on_counted_work() -> None:
     found = extrapolation.extrapolate(growth.step_work, lambda name, rows: rows * 1e-6)
     assert found["here"]["embed"] == pytest.approx(100)
     for name, step in found["step_seconds"].items():

@@ -236,6 +236,169 @@ def test_every_verb_has_help_with_an_example_and_no_torch_is_loaded(capsys: pyte
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+@pytest.mark.parametrize("given", [["--set", "seed=7"], ["--config", "c.yaml"], ["--set", "seed=7", "--seed", "7"]])
+def test_a_seed_among_the_settings_counts(file: Path, tmp_path: Path, monkeypatch: Any, given: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("seed: 7\n")
+    assert main(["train", str(file), "--output", "run", *QUICK, *given]) == 0
+    assert hscmae.load(tmp_path / "run").get_params()["seed"] == 7
+
+
+def test_two_seeds_are_refused(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--output", str(tmp_path / "out")]
+    assert main(["train", str(file), *out, "--set", "seed=7", "--seed", "5"]) == 2
+    assert "--seed 5, but the settings say seed=7" in error_line(capsys)
+    for verb in ("tune", "ablate"):
+        assert main([verb, str(file), *out, "--set", "seed=7"]) == 2
+        assert "seeds of the fits" in error_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_holdout_for_a_file_with_a_split_is_refused(file: Path, run: Path, tmp_path: Path, capsys: Any) -> None:
+    out = ["--output", str(tmp_path / "out")]
+    for arguments in (
+        ["inspect", str(file)],
+        ["convert", str(file), *out],
+        ["convert", str(file), "--output", str(tmp_path / "out.h5")],
+        ["train", str(file), *out, *QUICK],
+        ["evaluate", str(run), str(file)],
+        ["embed", str(run), str(file), *out],
+        ["audit", str(run), str(file)],
+        ["benchmark", str(file), *out],
+        ["tune", str(file), *out],
+        ["ablate", str(file), *out],
+        ["report", str(run), str(file), "--output", str(tmp_path / "out.html")],
+    ):
+        for spec in ("tail:0.2", "foo:3"):
+            capsys.readouterr()
+            assert main([*arguments, "--holdout", spec]) == 2, arguments
+            assert "has a split of its own" in error_line(capsys), arguments
+    assert {path.name for path in tmp_path.iterdir()} == {"AVE.h5", "run"}
+
+
+def test_a_recorded_holdout_leaves_a_files_own_split(file: Path, tmp_path: Path, capsys: Any) -> None:
+    write_store(replace(make_pairs(), split=None), tmp_path / "pool")
+    run = str(tmp_path / "run")
+    assert main(["train", str(tmp_path / "pool"), "--output", run, "--holdout", "tail:0.5", *QUICK]) == 0
+    for data, rows in ((str(file), 32), (str(tmp_path / "pool"), 80)):
+        capsys.readouterr()
+        assert main(["evaluate", run, data, "--json", "--bootstrap", "0"]) == 0
+        assert out_json(capsys)["n_queries"] == rows
+        assert main(["embed", run, data, "--output", f"{data}-emb", "--split", "test", "--json"]) == 0
+        assert out_json(capsys)["rows"] == rows
+
+
+def test_ids_to_leave_out_that_are_not_there(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids, out = tmp_path / "ids.txt", ["--output", str(tmp_path / "out")]
+    ids.write_text("a\nb\nc\nd\ne\n")
+    for verb in ("train", "benchmark", "tune", "ablate"):
+        assert main([verb, str(file), *out, "--exclude-ids", str(ids)]) == 2
+        assert f"{ids}: 0 of 5 ids found in {file}" in error_line(capsys)
+    assert not (tmp_path / "out").exists()
+    ids.write_text("a\nclip00001\nclip00002\nclip00001\n")
+    assert main(["train", str(file), *out, "--exclude-ids", str(ids), *QUICK, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows"] == 126
+    assert captured.err == f"note: 2 of 3 ids of {ids} found in {file}\n"
+
+
+def test_ids_of_the_background_count_as_found(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = make_pairs(50, seed=1)
+    write_store(replace(others, ids=np.array([b"other%d" % i for i in range(50)])), tmp_path / "others")
+    (tmp_path / "ids.txt").write_text("other7\n")
+    more = ["--background", str(tmp_path / "others"), "--exclude-ids", str(tmp_path / "ids.txt"), "--json"]
+    assert main(["train", str(file), "--output", str(tmp_path / "run"), *QUICK, *more]) == 0
+    assert out_json(capsys)["background_pairs"] == 49
+
+
+def test_two_of_three_modalities_are_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = make_pairs()
+    text = np.full((len(pairs), 3), np.float32(2.0))
+    write_store(replace(pairs, features={**pairs.features, "text": text}, present={}), tmp_path / "three")
+    data, out = str(tmp_path / "three"), str(tmp_path / "run")
+    assert main(["train", data, "--output", out, *QUICK]) == 2
+    assert "training needs two modalities, found audio, visual, text" in error_line(capsys)
+    assert main(["train", data, "--output", out, *QUICK, "--modalities", "audio,depth"]) == 2
+    assert "has no depth; it has audio, visual, text" in error_line(capsys)
+    assert main(["train", data, "--output", out, *QUICK, "--modalities", "visual, audio"]) == 0
+    assert hscmae.load(out).dims_ == {"visual": 20, "audio": 12}
+    for arguments in (["evaluate", out, data], ["audit", out, data], ["embed", out, data, "--output", f"{out}-emb"]):
+        capsys.readouterr()
+        assert main([*arguments, "--json"]) == 0
+    assert out_json(capsys)["modalities"] == ["audio", "visual"]
+    more = ["--methods", "random", "--seeds", "1", "--threads", "1", "--modalities", "audio,visual"]
+    assert main(["benchmark", data, "--output", str(tmp_path / "bench"), *more]) == 0
+
+
+def test_embeddings_as_one_file(file: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", str(run), str(file), "--output", str(tmp_path / "emb")]) == 0
+    expected = hscmae.read(tmp_path / "emb")
+    for name in ("emb.npz", "emb.h5", "EMB.H5"):
+        assert main(["embed", str(run), str(file), "--output", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).is_file()
+        found = hscmae.read(tmp_path / name)
+        assert found.ids.tolist() == expected.ids.tolist()
+        for m, x in expected.features.items():
+            np.testing.assert_array_equal(found.features[m], x)
+    before = (tmp_path / "emb.h5").read_bytes()
+    capsys.readouterr()
+    assert main(["embed", str(run), str(file), "--output", str(tmp_path / "emb.h5")]) == 2
+    assert "exists already" in error_line(capsys)
+    assert (tmp_path / "emb.h5").read_bytes() == before
+    assert main(["embed", str(run), str(file), "--output", str(tmp_path / "emb.h5"), "--overwrite"]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    for ending in (".npy", ".csv"):
+        for arguments in (["embed", str(run), str(file)], ["convert", str(file)]):
+            capsys.readouterr()
+            assert main([*arguments, "--output", str(tmp_path / f"x{ending}")]) == 2
+            assert f"{ending} is not written" in error_line(capsys)
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hscmae {hscmae.__version__}\n"
+
+
+def test_torchrun_trains_with_debug_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("hscmae.training.distributed.run_as_one", lambda command: command()[0])
+    assert main(["--debug", "train", "--help"]) == 0
+    assert main(["train", "--help", "--debug"]) == 0
+    assert main(["--debug", "inspect", "--help"]) == 2
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+from hscmae.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_is_named(file: Path, run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk."""
+    more = ["--methods", "random", "--seeds", "1", "--threads", "1"]
+    before = {path.name for path in tmp_path.iterdir()}
+    for arguments, out in (
+        (["convert", file], "store"),
+        (["convert", file], "x.npz"),
+        (["convert", file], "x.h5"),
+        (["embed", run, file], "emb"),
+        (["embed", run, file], "emb.npz"),
+        (["train", file, *QUICK], "new"),
+        (["benchmark", file, *more], "bench"),
+        (["report", run, file], "page.html"),
+    ):
+        command = [sys.executable, "-c", FULL_DISK, *map(str, arguments), "--output", str(tmp_path / out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1, (arguments, done.stderr)
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"error: {tmp_path / out}") and "Traceback" not in done.stderr, (arguments, last)
+        assert {path.name for path in tmp_path.iterdir()} - before <= {"new"}, arguments
+
+
 @pytest.mark.real
 def test_the_main_job_on_real_features(real_data: Path, tmp_path: Path, capsys: Any) -> None:
     file = str(real_data / "yt8m_ave15.h5")

@@ -169,7 +169,7 @@ def test_files_of_other_dimensions_or_modalities_are_named(
     for arguments, words in (
         (["evaluate", str(run), str(other)], "x.h5: audio has 9 dimensions, the model 12"),
         (["embed", str(run), str(other), "--output", str(tmp_path / "z")], "x.h5: audio has 9 dimensions"),
-        (["evaluate", str(run), str(alone)], "y.h5: has no visual, which the model was trained on"),
+        (["evaluate", str(run), str(alone)], "y.h5: has no visual; it has audio"),
         (["train", str(alone), "--output", str(tmp_path / "r")], "y.h5: training needs two modalities, found audio"),
         (["evaluate", str(run), str(other), "--split", "tset"], "split must be one of train, val, test or all"),
     ):
@@ -340,7 +340,7 @@ def test_what_was_left_out_or_guessed_is_warned_of(tmp_path: Path) -> None:
     audio[[3, 9]] = np.nan
     codes = (np.arange(128) % 4 == 0).astype(int)
     path = save(tmp_path / "x.h5", {"audio_feat": audio, "visual_feat": data["visual_train"], "Train_test": codes})
-    command = [sys.executable, "-m", "hscmae.cli", "convert", str(path), "--output", str(tmp_path / "s"), "--json"]
+    command = [sys.executable, "-m", "hscmae", "convert", str(path), "--output", str(tmp_path / "s"), "--json"]
     done = subprocess.run([*command, "--drop-bad-rows"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 126
@@ -356,6 +356,25 @@ def test_train_on_another_split(file: Path, tmp_path: Path, capsys: pytest.Captu
         arguments = ["train", str(file), "--output", str(tmp_path / split), "--split", split, "--json", *QUICK]
         assert main(arguments) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == rows
+
+
+def test_where_data_comes_from_goes_along(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = save(tmp_path / "other.h5", {name: array for name, array in arrays().items() if name.endswith("_train")})
+    with h5py.File(file, "a") as first, h5py.File(other, "a") as second:
+        first.attrs.update({"source": "YouTube-8M, CC BY 4.0", "license": "CC BY 4.0", "rows": 3})
+        second.attrs.update({"source": "VEGAS", "license": "CC BY 4.0"})
+        second["ids_train"][:] = [b"other%03d" % i for i in range(128)]
+    store, back = tmp_path / "store", tmp_path / "back.h5"
+    assert main(["convert", str(file), "--output", str(store)]) == 0
+    assert main(["convert", str(store), "--output", str(back)]) == 0
+    assert main(["convert", str(file), "--output", str(tmp_path / "direct.h5")]) == 0
+    assert main(["convert", str(file), str(other), "--output", str(tmp_path / "both")]) == 0
+    assert main(["convert", str(tmp_path / "both"), "--output", str(tmp_path / "both.h5")]) == 0
+    for path, source in ((back, ""), (tmp_path / "direct.h5", ""), (tmp_path / "both.h5", "; VEGAS")):
+        with h5py.File(path) as found:
+            assert found.attrs["source"] == "YouTube-8M, CC BY 4.0" + source
+            assert found.attrs["license"] == "CC BY 4.0"
+            assert "rows" not in found.attrs
 
 
 @pytest.mark.real

@@ -17,10 +17,11 @@ from hscmae import ray_engine
 from hscmae.data import table
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import MANIFEST, open_store, write_store
-from hscmae.embedding import embed_file
+from hscmae.embedding import embed_file, embed_rows
 from hscmae.errors import InputError
 from hscmae.methods import CCA, HSCMAE
 from hscmae.prefetch import in_parallel
+from hscmae.ray_engine import embed_on_ray
 
 
 @pytest.fixture
@@ -78,6 +79,20 @@ def test_values_that_are_not_finite_are_refused_or_left_out(data: Pairs, tmp_pat
     assert embed_file(model, tmp_path / "bad.npz", tmp_path / "z", drop_bad_rows=True) == 498
 
 
+def test_rows_without_a_direction_are_named_by_their_ids(
+    data: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CCA(dim=4).fit(data)
+    data.features["visual"][[40, 450]] = 1e24
+    write_store(data, tmp_path / "far")
+    np.savez(tmp_path / "far.npz", audio=data.features["audio"], visual=data.features["visual"])
+    monkeypatch.setattr(table, "BLOCK_BYTES", 64 * 128)
+    for file, clips in (("far", "clip clip00040"), ("far.npz", "row 40")):
+        with pytest.raises(InputError, match=f"{file}: visual: values too large for float32, .* in {clips}$"):
+            embed_file(model, tmp_path / file, tmp_path / "z")
+        assert not (tmp_path / "z").exists()
+
+
 def test_the_number_of_threads_changes_no_byte_and_stays_as_it_was(
     data: Pairs, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,10 +117,9 @@ def test_ray_gives_the_same_bytes(
     monkeypatch.setattr(ray_engine, "PART_BLOCKS", 1)
     monkeypatch.setattr(table.Table, "block_rows", lambda self, rows=0: 64)
     model = HSCMAE(dim=6, network_width=16, training_steps=3).fit(data)
-    engines = ("plain", "ray")
-    for engine in engines:
-        embed_file(model, store, tmp_path / engine, engine=engine)  # type: ignore[arg-type]
-    same_files(*(tmp_path / engine for engine in engines))
+    embed_file(model, store, tmp_path / "plain")
+    embed_file(model, store, tmp_path / "ray", blocks=embed_on_ray)
+    same_files(tmp_path / "plain", tmp_path / "ray")
 
 
 def test_what_a_dead_worker_left_is_done_again(
@@ -125,7 +139,7 @@ def test_what_a_dead_worker_left_is_done_again(
             return super().embed_checked(pairs)
 
     model = Fragile(dim=4).fit(data)
-    embed_file(model, store, tmp_path / "ray", engine="ray")
+    embed_file(model, store, tmp_path / "ray", blocks=embed_on_ray)
     assert died.exists() and failed.exists()
     embed_file(model, store, tmp_path / "plain")
     same_files(tmp_path / "plain", tmp_path / "ray")
@@ -136,9 +150,9 @@ def test_ray_refuses_bad_input_in_the_same_words(ray: Any, data: Pairs, tmp_path
     data.features["visual"][40] = np.nan
     np.savez(tmp_path / "bad.npz", audio=data.features["audio"], visual=data.features["visual"])
     messages = []
-    for engine in ("plain", "ray"):
+    for blocks in (embed_rows, embed_on_ray):
         with pytest.raises(InputError) as error:
-            embed_file(model, tmp_path / "bad.npz", tmp_path / "z", engine=engine)  # type: ignore[arg-type]
+            embed_file(model, tmp_path / "bad.npz", tmp_path / "z", blocks=blocks)
         messages.append(str(error.value))
         assert not (tmp_path / "z").exists()
     assert messages[0] == messages[1] and "row 40" in messages[0]

@@ -1,7 +1,8 @@
 """The artefact: a folder with ``model.safetensors``, ``config.json`` and ``README.md``, the model card.
 
 No pickle, on the way in or out. Each file is written under a temporary name, flushed and renamed, ``config.json``
-last: a folder without it is not a model yet. It names the SHA-256 of the weights, so a mixture is noticed.
+last: a folder without it is not a model yet. It names the SHA-256 of the weights, so a mixture is noticed. What a
+method packs into one, and how it is restored, stands in ``methods.base``.
 """
 
 from __future__ import annotations
@@ -11,24 +12,23 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hscmae import __version__
-from hscmae.data.scaling import Standardizer
 from hscmae.errors import InputError
-from hscmae.extras import require
-from hscmae.files import write_atomic
+from hscmae.files import FolderKind, output_folder, recover, write_atomic
+from hscmae.version import __version__
 
-if TYPE_CHECKING:
-    from hscmae.methods.base import Method
-
-FORMAT = 1
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+VERSION = 1
+FORMAT = "hscmae-model"
+WEIGHTS, CONFIG, CARD, SEEN = "model.safetensors", "config.json", "README.md", "training_rows.safetensors"
+PUBLISHED = [WEIGHTS, CONFIG, CARD]
+ARTIFACT = FolderKind("a model", [CONFIG], FORMAT, [*PUBLISHED, SEEN])
 
 
 def is_artifact(folder: Path) -> bool:
@@ -36,37 +36,44 @@ def is_artifact(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def save_artifact(method: Method, folder: Path, data: Mapping[str, Any] | None = None) -> None:
-    """Write a fitted method to ``folder``, replacing a model that is there.
+def replace_artifact(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], seen: Mapping[str, Tensor]
+) -> None:
+    """``write_artifact`` to a new folder, or in place of a model that is there, which stays until the new one is whole.
+
+    Raises:
+        InputError: ``folder`` holds something else, or anything beside a model.
+    """
+    with output_folder(folder, ARTIFACT, resume=False, overwrite=True, resumable=lambda _: False) as place:
+        write_artifact(place, config, tensors, seen)
+
+
+def write_artifact(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], seen: Mapping[str, Tensor]
+) -> None:
+    """Write the files of a model into ``folder``.
 
     Args:
-        method: the fitted method.
         folder: made if missing.
-        data: what it was trained on, for the record: source, holdout, excluded ids.
+        config: method, preset, settings, modalities, training and data, JSON values.
+        tensors: the weights by name.
+        seen: keys of the rows that it was trained on, see ``data.fingerprint``; they stay with the folder and are not
+            part of what is published.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(method._tensors())
-    for m, scaler in method.scalers_.items():
-        tensors[f"scaler/mean/{m}"] = torch.from_numpy(scaler.mean)
-        tensors[f"scaler/scale/{m}"] = torch.from_numpy(scaler.scale)
-    if method.anchors_ is not None:
-        tensors["anchors"] = method.anchors_
     weights = save({name: value.detach().contiguous() for name, value in tensors.items()})
-    config = {
-        "format_version": FORMAT,
-        "method": method.name,
-        "preset": method.preset,
-        "settings": method.config.model_dump(),
-        "modalities": {m: {"dim": d} for m, d in method.dims_.items()},
-        "training": method.summary_,
-        "data": dict(data or {}),
+    whole = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        **config,
         "versions": {"hscmae": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     (folder / CONFIG).unlink(missing_ok=True)
-    write_atomic(folder / CARD, model_card(config).encode())
+    write_atomic(folder / CARD, model_card(whole).encode())
+    write_atomic(folder / SEEN, save(dict(seen)))
     write_atomic(folder / WEIGHTS, weights)
-    write_atomic(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomic(folder / CONFIG, (json.dumps(whole, indent=2) + "\n").encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -75,6 +82,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, it is not JSON, or of a format that this version does not know.
     """
+    recover(folder)
     path = folder / CONFIG
     if not path.is_file():
         unfinished = (folder / "metrics.jsonl").exists()
@@ -87,24 +95,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         version, _ = config["format_version"], config["sha256"]
         settings, modalities = config["settings"], config["modalities"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error})") from None
-    if version != FORMAT:
-        raise InputError(f"{path}: format version {version}, this program reads {FORMAT}")
+    if version != VERSION:
+        raise InputError(f"{path}: format version {version}, this program reads {VERSION}")
     if not isinstance(settings, dict) or not isinstance(modalities, dict):
         raise InputError(f"{path}: damaged (settings and modalities must be objects)")
     return dict(config)
 
 
-def load_artifact(folder: str | Path) -> Method:
-    """The fitted method in ``folder``.
+def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """``config.json`` and the weights that it describes.
 
     Raises:
         InputError: not an artefact, or a damaged one.
     """
-    from hscmae.methods import get_method
-
-    folder = Path(folder)
     config = read_config(folder)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -112,76 +117,36 @@ def load_artifact(folder: str | Path) -> Method:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != config["sha256"]:
         raise InputError(f"{path}: checksum wrong: damaged, or not the weights that {CONFIG} describes")
-    method = get_method(str(config.get("method"))).from_settings(config["settings"])
     try:
-        tensors: dict[str, Tensor] = load(content)
-        method.dims_ = {m: int(entry["dim"]) for m, entry in config["modalities"].items()}
-        method.scalers_ = {
-            m: Standardizer(tensors[f"scaler/mean/{m}"].numpy(), tensors[f"scaler/scale/{m}"].numpy())
-            for m in method.dims_
-        }
-        method.summary_ = dict(config.get("training", {}))
-        method.anchors_ = tensors.get("anchors")
-        method._restore(tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: weights do not fit {CONFIG} ({str(error).splitlines()[0]})") from None
-    return method
+        # Copied to where torch would have put them: at other addresses a product may round otherwise.
+        return config, {name: value.clone() for name, value in load(content).items()}
+    except SafetensorError as error:
+        raise InputError(f"{path}: not weights ({error})") from None
 
 
-def from_pretrained(name: str | Path) -> Method:
-    """A fitted method from a folder, or from a repository on the Hugging Face hub (extra ``hub``)."""
-    if Path(name).is_dir():
-        return load_artifact(Path(name))
-    hub = require("huggingface_hub", "hub")
-    return load_artifact(Path(hub.snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG, CARD])))
+def read_seen(folder: Path) -> dict[str, Tensor] | None:
+    """Keys of the rows that a model was trained on, or ``None`` where they did not come with it.
 
-
-def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Upload an artefact to a repository on the Hugging Face hub (extra ``hub``); returns its address."""
-    read_config(Path(folder))
-    hub = require("huggingface_hub", "hub")
-    hub.create_repo(name, private=private, exist_ok=True)
-    address: str = str(hub.upload_folder(repo_id=name, folder_path=folder, allow_patterns=[WEIGHTS, CONFIG, CARD]))
-    return address
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / SEEN
+    if not path.is_file():
+        return None
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error})") from None
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """The artefact's ``README.md``."""
-    training, data = config["training"], config["data"]
-    modalities = ", ".join(f"{m} ({entry['dim']}-d)" for m, entry in config["modalities"].items())
-    first, second = config["modalities"]
-    facts = {
-        "method": f"{config['method']} (preset {config['preset']})",
-        "modalities": modalities,
-        "embedding": f"{config['settings']['dim']} dimensions, unit norm, compared by cosine",
-        "training rows": training.get("rows"),
-        "complete pairs": training.get("complete_pairs"),
-        "chosen step": training.get("chosen_step"),
-        "trained on": data.get("source"),
-        "held out": data.get("holdout"),
-        "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
-    }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
-    return f"""---
-library_name: hscmae
-tags: [cross-modal-retrieval, {first}, {second}]
----
-
-# A common space of {first} and {second}
-
-Trained without labels by [HSC-MAE](https://arxiv.org/abs/2604.04229)'s open implementation `hscmae`.
-
-| | |
-|---|---|
-{rows}
-
-```python
-import hscmae
-
-model = hscmae.load("path/to/this/folder")
-z = model.embed("{first}", features)  # (n, {config["modalities"][first]["dim"]}) -> (n, {config["settings"]["dim"]})
-```
-
-Features must come from the extractors that the training features came from; their scaling is part of the model.
-Neighbours in this space share what the training pairs shared, wrong or biased pairs included.
-"""
+    """The artefact's ``README.md``; names that come from files are quoted for where they stand."""
+    environment = Environment(
+        loader=PackageLoader("hscmae", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    return environment.get_template("card.md.j2").render(config=config)

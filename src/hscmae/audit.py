@@ -53,6 +53,7 @@ class Audit:
         unscored: row -> why it has no score.
         wrong_share: estimated share of wrong pairs among those scored, in [0, 1].
         wrong_share_ci: its 95% bootstrap interval.
+        n_trained_on: scored pairs that the method was trained on, which it does not judge itself.
     """
 
     ids: npt.NDArray[np.bytes_]
@@ -62,6 +63,7 @@ class Audit:
     unscored: dict[int, str]
     wrong_share: float
     wrong_share_ci: tuple[float, float]
+    n_trained_on: int
 
     def most_suspicious(self, count: int | None = None) -> npt.NDArray[np.intp]:
         """Rows that have a score, most suspicious first, at most ``count``."""
@@ -72,10 +74,17 @@ class Audit:
         """The audit as the command line prints it; rows without score are listed apart."""
         ids = [clip.decode("utf-8", "replace") for clip in self.ids]
         return {
+            "scored": len(ids) - len(self.unscored),
+            "n_trained_on": self.n_trained_on,
             "estimated_wrong_share": self.wrong_share,
             "estimated_wrong_share_ci": list(self.wrong_share_ci),
             "pairs": [
-                {"id": ids[row], "score": float(self.score[row]), "rank": int(self.rank[row])}
+                {
+                    "id": ids[row],
+                    "score": float(self.score[row]),
+                    "rank": int(self.rank[row]),
+                    "random_better": float(self.random_better[row]),
+                }
                 for row in self.most_suspicious()
             ],
             "unscored": [{"id": ids[row], "reason": reason} for row, reason in self.unscored.items()],
@@ -86,7 +95,7 @@ def audit(
     method: Embedder,
     data: Pairs | Mapping[str, npt.ArrayLike],
     *,
-    seen: bool | BoolArray = True,
+    seen: bool | BoolArray | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Audit:
@@ -103,7 +112,8 @@ def audit(
     Args:
         method: fitted; says which modalities, of which dimensions, are compared.
         data: the pairs to audit; sequences are pooled by mean.
-        seen: whether ``method`` was trained on these pairs; for all of them, or for each, shape (n,).
+        seen: whether ``method`` was trained on these pairs; for all of them, or for each, shape (n,). Where not given,
+            as the method knows them again; if it does not know, on all of them.
         seed: of partitions, random pairs and bootstrap.
         progress: called with a stage's name, what is done and what there is.
 
@@ -119,6 +129,9 @@ def audit(
     if len(rows) < MIN_PAIRS:
         raise InputError(f"{pairs.source}: {len(rows)} complete pairs are too few to audit ({MIN_PAIRS} needed)")
     rng = np.random.default_rng(seed)
+    if seen is None:
+        known = method.trained_on(given)
+        seen = True if known is None else known
     unseen = complete & ~np.broadcast_to(np.asarray(seen, dtype=bool), len(pairs))  # (n,)
     cells = _cells(pairs.features, rows, rng, progress)
     if unseen.any():
@@ -135,7 +148,9 @@ def audit(
     rank[rows[np.argsort(-score[rows], kind="stable")]] = np.arange(1, len(rows) + 1)
     unscored = {row: _reason(pairs, usable, row) for row in np.flatnonzero(rank == 0).tolist()}
     share = wrong_share(observed, random)
-    return Audit(pairs.ids, score, rank, better, unscored, share, (float(low), float(high)))
+    return Audit(
+        pairs.ids, score, rank, better, unscored, share, (float(low), float(high)), int((complete & ~unseen).sum())
+    )
 
 
 def wrong_share(observed: Float64Array, random: Float64Array) -> float:
@@ -335,7 +350,7 @@ def _solve(fit: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], Float6
         Components (cells, CELL, rank) by modality -> both scores, shape (2, cells, CELL, CELL).
     """
     ridge = ridge_cca(covariances(fit), DIM, RIDGE)
-    smoothed = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU, hops=1, rounds=2)
+    smoothed = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU)
     spread = {m: smoothed(m, z).std(0).clamp(min=TINY) for m, z in fit.items()}
     c = smoothed.correlation.clamp(max=MAX_CORRELATION)
 

@@ -23,6 +23,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class View(Section):
+    """What a network is trained on."""
+
+    kind: Literal["linear", "kernel"] = Field(
+        "linear", description="standardised values, or components of a Gaussian kernel on them, their sizes kept"
+    )
+    bandwidth: float = Field(1.0, gt=0, description="of the kernel, relative to the median squared distance")
+    landmarks: Positive = Field(1024, description="training rows that the kernel is approximated by")
+    rank: Positive = Field(512, description="leading components of the kernel that are kept")
+
+
 class Network(Section):
     """Encoder f_m, decoder g_m and the nonlinear branch."""
 
@@ -36,7 +47,10 @@ class Network(Section):
 class Masking(Section):
     """MAE path."""
 
-    ratio: float = Field(0.85, ge=0, lt=1, description="share of each sample's values hidden from the student")
+    ratio: float = Field(0.5, ge=0, lt=1, description="share of each sample's values hidden from the student")
+    spread: float = Field(
+        0.4, ge=0, le=0.5, description="how far a sample's own ratio, drawn at random, may lie from it; 0: all alike"
+    )
     steps_ratio: float = Field(0.0, ge=0, lt=1, description="share of a sequence's whole steps hidden from the student")
 
 
@@ -99,8 +113,6 @@ class WarmStart(Section):
     ridge: float = Field(0.0, ge=0, description="ridge relative to the mean eigenvalue; 0: chosen on held-out pairs")
     k: Positive = Field(50, description="neighbours a row, for smoothed")
     tau: float = Field(0.1, gt=0, description="temperature of the affinities, for smoothed")
-    hops: Positive = Field(1, description="affinity steps, for smoothed")
-    rounds: Positive = Field(2, description="times the affinities are mined, for smoothed")
 
 
 class Head(Section):
@@ -161,6 +173,7 @@ class LinearConfig(MethodConfig):
 class DeepConfig(MethodConfig):
     """What every method that trains a network has."""
 
+    view: View = View()
     network: Network = Network()
     head: Head = Head()
     training: Training = Training()
@@ -169,6 +182,7 @@ class DeepConfig(MethodConfig):
 class HSCMAEConfig(DeepConfig):
     """All settings of HSC-MAE."""
 
+    view: View = View(kind="kernel")
     masking: Masking = Masking()
     teacher: Teacher = Teacher()
     affinity: Affinity = Affinity()
@@ -180,8 +194,9 @@ class HSCMAEConfig(DeepConfig):
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
+        "view": {"kind": "linear"},
         "network": {"width": 512, "depth": 2},
-        "masking": {"ratio": 0.3},
+        "masking": {"ratio": 0.3, "spread": 0.0},
         "teacher": {"decay": 0.99},
         "affinity": {
             "source": "batch",
@@ -212,6 +227,18 @@ def flatten(config: MethodConfig) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def describe(model: type[MethodConfig]) -> dict[str, tuple[Any, Any, str]]:
+    """Flat parameter name -> (type, default, help) of every setting of a method."""
+    found: dict[str, tuple[Any, Any, str]] = {}
+    for name, info in model.model_fields.items():
+        value = info.get_default()
+        leaves = type(value).model_fields.items() if isinstance(value, Section) else ()
+        found |= {f"{name}_{leaf}": (i.annotation, getattr(value, leaf), i.description or "") for leaf, i in leaves}
+        if not isinstance(value, Section):
+            found[name] = (info.annotation, value, info.description or "")
+    return found
 
 
 def dotted_names(model: type[MethodConfig]) -> dict[str, str]:

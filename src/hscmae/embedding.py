@@ -7,22 +7,33 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import torch
 
+from hscmae.artifact import read_config
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import open_table
+from hscmae.data.recipe import recipe_of
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
 from hscmae.data.table import Table, refuse
 from hscmae.errors import InputError
+from hscmae.files import require_apart
 from hscmae.methods.base import Method
-from hscmae.prefetch import ahead, in_parallel
+from hscmae.prefetch import in_parallel, prefetch
 
-Engine = Literal["plain", "ray"]
+MEDIA = "media.csv"  # of a store that was extracted from media: goes along, so that results can be looked at
 MAX_THREADS = 16  # each holds a block; more would wait for the one that reads
+
+
+class Blocks(Protocol):
+    """A source of embedded blocks, each with the row after it: ``embed_rows``, or one that spreads the work."""
+
+    def __call__(
+        self, method: Method, table: Table, *, split: str, drop_bad_rows: bool
+    ) -> Generator[tuple[int, Pairs], None, None]: ...
 
 
 def embed_file(
@@ -34,7 +45,8 @@ def embed_file(
     holdout: str | None = None,
     overwrite: bool = False,
     drop_bad_rows: bool = False,
-    engine: Engine = "plain",
+    blocks: Blocks | None = None,
+    run: Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> int:
     """Embed the modalities that ``file`` has and ``method`` knows; memory stays bounded.
@@ -47,33 +59,33 @@ def embed_file(
         holdout: split for a file without one.
         overwrite: replace ``output``.
         drop_bad_rows: leave out rows with values that are not finite.
-        engine: "ray" spreads the work over a Ray cluster (extra ``ray``); same bytes.
+        run: the folder that ``method`` was loaded from; the store then names the model, and search refuses another.
+        blocks: where the embedded blocks come from; ``embed_rows`` by default.
         progress: called with rows done and rows in all.
 
     Returns:
         Number of rows written.
 
     Raises:
-        InputError: no modality in common, no such split, or a fault of the file.
+        InputError: no modality in common, no such split, or a fault of the file; ``output`` is the file itself.
     """
+    require_apart(output, file)
+    model = None if run is None else {"path": str(run.resolve()), "sha256": read_config(run)["sha256"]}
+    media = store.read_extra(file, MEDIA) if store.is_store(file) else None
     with (
         open_for(method, file, holdout) as table,
-        StoreWriter(output, overwrite=overwrite, source=str(file)) as writer,
+        StoreWriter(output, overwrite=overwrite, source=str(file), recipe=recipe_of(file), model=model) as writer,
         ExitStack() as stack,
     ):
-        if engine == "ray":
-            from hscmae.ray_engine import embed_on_ray
-
-            options = {"split": split, "drop_bad_rows": drop_bad_rows}
-            blocks = embed_on_ray(method, file, holdout, len(table), table.block_rows(), options)
-        else:
-            blocks = embed_rows(method, table, split=split, drop_bad_rows=drop_bad_rows)
-        for done, block in stack.enter_context(closing(blocks)):
+        embedded = (blocks or embed_rows)(method, table, split=split, drop_bad_rows=drop_bad_rows)
+        for done, block in stack.enter_context(closing(embedded)):
             writer.append(block)
             if progress is not None:
                 progress(done, len(table))
         if not writer.rows:
             raise InputError(f"{file}: no rows in split {split!r}")
+        if media is not None:
+            writer.extra[MEDIA] = media
         return writer.rows
 
 
@@ -93,7 +105,7 @@ def embed_rows(
         return done, replace(columns, features=method.embed_checked(block))
 
     threads, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)
-    blocks = ahead(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))
+    blocks = prefetch(table.blocks(start=start, stop=stop, drop_bad_rows=drop_bad_rows, split=split))
     try:
         with closing(blocks), closing(in_parallel(embed, blocks, min(threads, MAX_THREADS), alone)) as embedded:
             yield from embedded

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
+import shlex
+from importlib.metadata import PackageNotFoundError, requires
 from types import ModuleType
 
 from hscmae.errors import InputError
@@ -22,4 +25,15 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or (module != error.name and not module.startswith(error.name + ".")):
             raise  # a fault within the module, not its absence
-        raise InputError(f"{module} is not installed: pip install 'hscmae[{extra}]'") from error
+        raise InputError(f"{module} is not installed: pip install {_packages(extra)}") from error
+
+
+def _packages(extra: str) -> str:
+    """What brings an extra, in words for pip that serve in a clone as well: its packages, where they are known."""
+    try:
+        lines = requires("hscmae") or []
+    except PackageNotFoundError:
+        lines = []
+    marker = re.compile(rf"""(.+?)\s*;\s*extra == ['"]{re.escape(extra)}['"]$""")
+    packages = [found[1] for line in lines if (found := marker.match(line))]
+    return f"{shlex.join(packages)} (extra {extra})" if packages else f"'hscmae[{extra}]'"

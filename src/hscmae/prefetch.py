@@ -11,14 +11,14 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """The same items in the same order, up to ``depth`` of them made beforehand in one other thread.
 
     An exception is raised where its item was due. A consumer that stops early closes the iterator (leaving it to be
     collected does): what was begun is finished then, and dropped.
     """
     end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         waiting: deque[Future[T | object]] = deque(thread.submit(next, items, end) for _ in range(depth))
         while (item := waiting.popleft().result()) is not end:
             waiting.append(thread.submit(next, items, end))

@@ -9,13 +9,14 @@ cluster, without it one is started on this machine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hscmae.data.pairs import Pairs
+from hscmae.data.table import Table
 from hscmae.embedding import embed_rows, open_for
 from hscmae.errors import InputError
 from hscmae.extras import require
@@ -26,26 +27,34 @@ RETRIES = 3
 
 
 def embed_on_ray(
-    method: Method, file: Path, holdout: str | None, rows: int, block_rows: int, options: Mapping[str, Any]
+    method: Method, table: Table, *, split: str, drop_bad_rows: bool, holdout: str | None = None
 ) -> Generator[tuple[int, Pairs], None, None]:
-    """What ``embedding.embed_rows`` gives for all ``rows`` of ``file``, computed on a Ray cluster.
+    """What ``embedding.embed_rows`` gives for the whole of an opened file, computed on a Ray cluster.
+
+    Args:
+        method: fitted.
+        table: the opened file; every machine opens it anew under its path.
+        split: "train", "val", "test" or "all".
+        drop_bad_rows: leave out rows with values that are not finite.
+        holdout: split for a file without one.
 
     Raises:
         InputError: as ``embed_rows``, or Ray is not installed.
     """
+    file, rows = Path(table.source), len(table)
     ray = require("ray", "ray")
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     threads = torch.get_num_threads()
     cores = int(ray.cluster_resources().get("CPU", 1))
     task = ray.remote(num_cpus=min(threads, cores), max_retries=RETRIES, retry_exceptions=[OSError])(_embed_part)
-    model, step = ray.put(method), PART_BLOCKS * block_rows
+    model, step = ray.put(method), PART_BLOCKS * table.block_rows()
     parts = iter(range(0, rows, step))
     waiting: deque[Any] = deque()
     while True:
         # Twice as many as can run at a time: workers never wait, and finished parts never fill the memory.
         while len(waiting) < 2 * max(1, cores // threads) and (start := next(parts, None)) is not None:
-            part = {"start": start, "stop": min(start + step, rows), **options}
+            part = {"start": start, "stop": min(start + step, rows), "split": split, "drop_bad_rows": drop_bad_rows}
             waiting.append(task.remote(model, file.resolve(), holdout, part, threads))
         if not waiting:
             return

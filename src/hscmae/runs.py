@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from hscmae.artifact import CONFIG, is_artifact, read_config, save_artifact
+from hscmae.artifact import ARTIFACT, CONFIG, FORMAT, is_artifact, read_config, write_artifact
 from hscmae.config import merge
+from hscmae.data.fingerprint import fingerprint, joined
 from hscmae.data.pairs import Pairs
 from hscmae.errors import InputError
 from hscmae.extras import require
-from hscmae.methods.base import Method
+from hscmae.files import FolderKind, output_folder, write_atomic
+from hscmae.methods.base import Method, load_seen
 from hscmae.training import distributed
 from hscmae.training.checkpoint import NAME as CHECKPOINT
 from hscmae.training.loop import Progress
 
 METRICS = "metrics.jsonl"
+MARKER = "run.json"  # says from the first moment on whose folder this is
+RUN = FolderKind("a run", [CONFIG, MARKER], FORMAT, [*ARTIFACT.names, MARKER, METRICS, CHECKPOINT, "tensorboard/*"])
 
 
 def settings_from(config: Path | None, changes: Sequence[str]) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def settings_from(config: Path | None, changes: Sequence[str]) -> dict[str, Any]
             value = text
         if isinstance(value, str):
             # YAML reads 1e-3 as text.
-            with contextlib.suppress(ValueError):
+            with suppress(ValueError):
                 value = float(value)
         for part in reversed(key.strip().split(".")):
             value = {part: value}
@@ -80,7 +84,7 @@ def train_run(
         run: holds the artefact, ``metrics.jsonl`` and the checkpoint.
         background: see ``Method.fit``.
         resume: go on from the checkpoint in ``run``; a finished run is left as it is.
-        overwrite: replace a run that is there.
+        overwrite: replace a run that is there, once the new one has finished; until then that one stays.
         threads: CPU threads of each process; a run resumed by as many processes takes those it began with.
         tensorboard: write ``run/tensorboard`` too (extra ``tensorboard``).
         data: what to record about the data in ``config.json``.
@@ -90,58 +94,69 @@ def train_run(
         What training found out: the artefact's ``training`` entry.
 
     Raises:
-        InputError: ``run`` exists and neither ``resume`` nor ``overwrite`` is set, or was trained with other settings.
+        InputError: ``run`` exists and neither ``resume`` nor ``overwrite`` is set, holds anything but a run, or was
+            trained with other settings or on other rows.
     """
-    writes = distributed.is_first()
-    new, finished = distributed.first_of(_enter(run, method, resume, overwrite) if writes else (False, None))
-    if finished is not None:
-        return finished
-    if threads is not None:
-        torch.set_num_threads(threads)
-    show = _with_tensorboard(run, progress) if tensorboard and writes else progress
-    try:
-        method.fit(pairs, background=background, run=run, resume=resume, progress=show)
-    except BaseException:
-        if writes and new and not (run / CHECKPOINT).exists() and not (run / METRICS).exists():
-            shutil.rmtree(run, ignore_errors=True)
-        raise
-    if writes:
-        save_artifact(method, run, data)
+    with ExitStack() as stack:
+        place, finished = run, None
+        if writes := distributed.is_first():
+            place = stack.enter_context(
+                output_folder(run, RUN, resume=resume, overwrite=overwrite, resumable=_resumable)
+            )
+            finished = _finished(place, run, method, pairs) if resume else None
+            if finished is None:
+                write_atomic(place / MARKER, json.dumps({"format": FORMAT, "method": method.name}).encode() + b"\n")
+        name, finished = distributed.first_of((str(place), finished))
+        place = Path(name)
+        if finished is not None:
+            return finished
+        if threads is not None:
+            torch.set_num_threads(threads)
+        show = progress
+        if tensorboard and writes:
+            show = stack.enter_context(_with_tensorboard(place, progress))
+        method.fit(pairs, background=background, run=place, resume=resume, progress=show)
+        if writes:
+            write_artifact(place, *method.packed(data))
     return method.summary_
 
 
-def _enter(run: Path, method: Method, resume: bool, overwrite: bool) -> tuple[bool, dict[str, Any] | None]:
-    """Whether the run's folder is new, and what training found out where it has finished before."""
-    if resume and is_artifact(run):
-        _require_same_settings(run, method)
-        return False, dict(read_config(run)["training"])
-    if run.exists() and not resume:
-        if not overwrite:
-            raise InputError(f"{run}: exists already; --resume goes on with it, --overwrite replaces it")
-        _remove_run(run)
-    new = not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
-    return new, None
+def recorded_holdout(run: Path, data: Iterable[Pairs]) -> str | None:
+    """The holdout that a run was trained with, if these data, in blocks, are those that it was trained on.
+
+    They are if every row that the run was trained on is among them; the holdout of one file says nothing of another.
+    """
+    config, seen = read_config(run), load_seen(run)
+    holdout, modalities = config["data"].get("holdout"), list(config["modalities"])
+    if holdout is None or seen is None:
+        return None
+    keys = [fingerprint(part, modalities) for part in data if all(m in part.features for m in modalities)]
+    return str(holdout) if keys and joined(keys).holds(seen) else None
 
 
-def _require_same_settings(run: Path, method: Method) -> None:
-    from hscmae.methods import get_method
+def _resumable(folder: Path) -> bool:
+    return (folder / CHECKPOINT).is_file() or is_artifact(folder)
 
-    saved = read_config(run)
+
+def _finished(place: Path, run: Path, method: Method, pairs: Pairs) -> dict[str, Any] | None:
+    """What training found out where ``place`` holds a finished run of the same method, settings and rows."""
+    if not is_artifact(place):
+        return None
+    saved = read_config(place)
     if saved["method"] != method.name:
         raise InputError(f"{run}: holds a run of method {saved['method']}, not {method.name}")
-    before = get_method(saved["method"]).from_settings(saved["settings"])
+    before = type(method).from_settings(saved["settings"])
     method.require_same_settings(before.get_params(), run)
+    seen = load_seen(place)
+    rows = pairs.rows_of("train") if pairs.split is not None else None
+    now = fingerprint(pairs, rows=rows)
+    if seen is not None and not (seen.holds(now) and now.holds(seen)):
+        raise InputError(f"{run}: was trained on other data; give the same file and split, or another output")
+    return dict(saved["training"])
 
 
-def _remove_run(run: Path) -> None:
-    known = {CONFIG, METRICS, CHECKPOINT}
-    if not run.is_dir() or (any(run.iterdir()) and not any((run / name).exists() for name in known)):
-        raise InputError(f"{run}: exists and is not a run; remove it yourself if it is no longer needed")
-    shutil.rmtree(run)
-
-
-def _with_tensorboard(run: Path, progress: Progress | None) -> Progress:
+@contextmanager
+def _with_tensorboard(run: Path, progress: Progress | None) -> Iterator[Progress]:
     require("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -154,4 +169,5 @@ def _with_tensorboard(run: Path, progress: Progress | None) -> Progress:
         if progress is not None:
             progress(record)
 
-    return show
+    with closing(writer):
+        yield show

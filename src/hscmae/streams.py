@@ -46,19 +46,19 @@ class Noise:
             source.manual_seed(_key(self.seed, purpose, self.step))
         self.sources = sources
 
-    def keep(self, purpose: str, like: Tensor, probability: float) -> Tensor:
+    def keep(self, purpose: str, like: Tensor, probability: float | Tensor) -> Tensor:
         """Bernoulli draws in the shape (n, d), type and device of ``like``: 1 with ``probability``, else 0.
 
-        On a CPU a draw is 16 random bits, a third of the time of torch's own: the probability is met to 2^-17.
+        The probability is one number, or one a row, shape (n, 1). On a CPU a draw is 16 random bits, a third of the
+        time of torch's own: the probability is met to 2^-17.
         """
         drawn, source = self._global_batch(purpose, like, like.dtype)
-        if like.device.type != "cpu" or probability >= 1:
-            drawn.bernoulli_(probability, generator=source)
-        else:
-            words = torch.empty(-(-drawn.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=source)
-            bits = words.view(torch.int16)[: drawn.numel()].view(drawn.shape)
-            torch.lt(bits, min(round(probability * 2**16), 2**16 - 1) - 2**15, out=drawn)
-        return self._own(drawn, like)
+        if like.device.type != "cpu" or (isinstance(probability, float) and probability >= 1):
+            return (self._own(drawn.uniform_(generator=source), like) < probability).to(like.dtype)
+        words = torch.empty(-(-drawn.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=source)
+        bits = self._own(words.view(torch.int16)[: drawn.numel()].view(drawn.shape), like)
+        limit = (torch.as_tensor(probability) * 2**16).round().clamp(max=2**16 - 1) - 2**15
+        return torch.lt(bits, limit.to(torch.int16), out=torch.empty_like(like))
 
     def uniform(self, purpose: str, like: Tensor) -> Tensor:
         """Uniform draws from [0, 1) in the shape (n, d) and on the device of ``like``, float32."""

@@ -12,6 +12,7 @@ import pytest
 from conftest import make_pairs
 from hscmae.benchmark.ablation import PARTS, sweep, variants
 from hscmae.benchmark.jobs import Contender
+from hscmae.benchmark.spaces import defaults
 from hscmae.cli import main
 from hscmae.config import dotted_names, flatten
 from hscmae.data.store import write_store
@@ -28,10 +29,19 @@ def changed(variant: Contender) -> dict[str, Any]:
     return {names[k]: b[k] for k in a if a[k] != b[k]}
 
 
-def test_each_variant_changes_one_setting_and_none_is_the_whole() -> None:
+def value_swept(swept: Contender) -> Any:
+    """The value that a sweep gives its setting."""
+    (value,) = defaults(swept, [swept.part]).values()
+    return value
+
+
+def test_each_variant_changes_its_part_alone_and_none_is_the_whole() -> None:
     whole, *others = variants(BASE, sensitivity=True)
     assert whole.part == "whole"
-    assert all(len(changed(c)) == 1 for c in others)
+    change = {label: settings for _, label, settings in PARTS}
+    for c in others:
+        expected = change[c.name] if c.name in change else {c.part: value_swept(c)}
+        assert changed(c) and changed(c).items() <= expected.items()
     assert len({c.name for c in others}) == len(others)
     parts = {c.part for c in others}
     assert {part for part, _, _ in PARTS} <= parts
@@ -40,6 +50,14 @@ def test_each_variant_changes_one_setting_and_none_is_the_whole() -> None:
     assert changed(local) == {"loss.local_weight": 0.0}
     with pytest.raises(InputError, match="unknown part 'nosuch'"):
         variants(BASE, ["nosuch"])
+
+
+@pytest.mark.parametrize("base", [{}, {"affinity": {"mask_pair": True}}, {"affinity": {"pair_share": 0.3}}])
+def test_every_part_can_be_taken_from_any_base(base: dict[str, Any]) -> None:
+    who = variants(BASE.changed(base), sensitivity=True)
+    assert {part for part, _, _ in PARTS} <= {c.part for c in who}
+    for c in who:
+        get_method(c.method).from_settings(c.settings, c.preset)
 
 
 def test_a_sweep_takes_the_base_as_one_of_its_points() -> None:

@@ -107,6 +107,7 @@ def test_round_trips_of_thousands(tmp_path_factory: pytest.TempPathFactory, pair
 def test_exported_hdf5_is_the_published_layout(tmp_path: Path) -> None:
     pairs = Pairs(
         {"audio": np.eye(3, dtype=np.float32), "visual": np.ones((3, 2), np.float32)},
+        ids=["x", "y", "z"],
         labels=Labels.single([1, 0, 1], ["dog", "cat"]),
         split=np.array([b"test", b"train", b"test"]),
     )
@@ -260,14 +261,47 @@ def test_resuming_with_changed_inputs_or_settings_is_refused(tmp_path: Path, mon
     assert convert([source], tmp_path / "s") == 50
 
 
+def test_a_finished_conversion_of_something_else_is_not_resumed(tmp_path: Path) -> None:
+    a, b = shard(tmp_path / "a.npz", 0, 50), shard(tmp_path / "b.npz", 50, 20)
+    convert([a], tmp_path / "s")
+    write_store(read(a), tmp_path / "written")
+    for inputs, folder, how in (
+        ([b], "s", {}),
+        ([a, b], "s", {}),
+        ([a], "s", {"dtype": np.float16}),
+        ([a], "written", {}),
+    ):
+        with pytest.raises(InputError, match=f"{folder}: is finished, of other inputs or with other settings"):
+            convert(inputs, tmp_path / folder, resume=True, **how)
+    np.savez(a, audio=np.zeros((50, 2), np.float32))
+    with pytest.raises(InputError, match="is finished, of other inputs"):
+        convert([a], tmp_path / "s", resume=True)
+    assert str(tmp_path) not in (tmp_path / "s" / "manifest.json").read_text().replace(str(a), "")
+
+
 def test_resume_of_a_finished_conversion_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = interrupted(tmp_path, monkeypatch)
     assert convert([source], tmp_path / "s", resume=True) == 50
-    before = (tmp_path / "s/manifest.json").stat()
+    manifest = tmp_path / "s/manifest.json"
+    before = manifest.stat().st_mtime_ns, manifest.stat().st_ino
     assert convert([source], tmp_path / "s", resume=True) == 50
-    assert (tmp_path / "s/manifest.json").stat() == before
+    assert (manifest.stat().st_mtime_ns, manifest.stat().st_ino) == before
     with pytest.raises(InputError, match="exists already"):
         convert([source], tmp_path / "s")
+
+
+def test_a_finished_store_of_other_inputs_is_no_resumption(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    for path, rows in ((first, 8), (second, 9)):
+        np.savez(path, audio=np.eye(rows, 3, dtype=np.float32), visual=np.eye(rows, 4, dtype=np.float32))
+    assert convert([first], tmp_path / "s") == 8
+    assert convert([first], tmp_path / "s", resume=True) == 8
+    for inputs, more in (([second], {}), ([first, second], {}), ([first], {"dtype": np.float16})):
+        with pytest.raises(InputError, match="made from other inputs or with other settings"):
+            convert(inputs, tmp_path / "s", resume=True, **more)  # type: ignore[arg-type]
+    write_store(read(first), tmp_path / "t")
+    with pytest.raises(InputError, match="made from other inputs or with other settings"):
+        convert([first], tmp_path / "t", resume=True)
 
 
 @pytest.mark.real

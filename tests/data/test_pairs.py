@@ -1,7 +1,11 @@
 """``Pairs``: rows stay together, and what does not fit is refused."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,18 +143,101 @@ def test_of() -> None:
         Pairs.of(np.ones((2, 2)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, bool, np.longdouble, object])
+def test_numbers_of_any_type_are_features(dtype: type) -> None:
+    x = np.array([[0, 1], [1, 0]])
+    features = Pairs({"a": x.astype(dtype)}).features["a"]
+    assert features.dtype in (np.float32, np.float64)
+    np.testing.assert_array_equal(features, x)
+
+
+def test_whole_numbers_stay_what_they_are() -> None:
+    x = np.array([[2**24 + 1, -(2**31)]])
+    np.testing.assert_array_equal(Pairs({"a": x.astype(np.int32)}).features["a"], x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_tensors_are_features(dtype: torch.dtype) -> None:
+    x = torch.tensor([[1, 2], [3, 4]], dtype=dtype)
+    with_gradients = x.clone().requires_grad_() if x.is_floating_point() else x
+    np.testing.assert_array_equal(Pairs.of({"a": with_gradients}).features["a"], [[1, 2], [3, 4]])
+    assert Pairs({"a": x}, ids=torch.arange(2), present={"a": torch.ones(2)}, labels=torch.zeros(2)).labels is not None
+
+
+def test_arrays_that_fit_are_not_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((3, 2), np.float16))
+    for x in (np.load(tmp_path / "x.npy", mmap_mode="r"), np.ones((3, 2))):
+        assert Pairs({"a": x}).features["a"] is x
+
+
+@pytest.mark.parametrize("ids", [np.array(["ä", "b"]), ["ä", "b"], ["ä".encode(), b"b"], np.array(["ä", b"b"], object)])
+def test_ids_and_splits_as_people_write_them(ids: Any) -> None:
+    pairs = Pairs({"a": np.ones((2, 1))}, ids=ids, split=["train", "test"])
+    assert pairs.ids.tolist() == ["ä".encode(), b"b"]
+    assert pairs.rows_of("test").tolist() == [1]
+    assert Pairs({"a": np.ones((2, 1))}, ids=[7, 10]).ids.tolist() == [b"7", b"10"]
+
+
+def test_whether_ids_are_the_datas_own_is_kept() -> None:
+    features = {"a": np.ones((12, 1))}
+    numbered, named = Pairs(features), Pairs(features, ids=np.arange(12))
+    assert numbered.ids.tolist() == named.ids.tolist()
+    for rows in (slice(None), slice(3, 9), np.array([2, 1])):
+        assert not numbered[rows].has_ids and named[rows].has_ids
+        assert numbered[rows].ids.tolist() == named[rows].ids.tolist()
+    assert not numbered.without_labels().has_ids and not numbered.pooled().has_ids
+
+
+def test_repr_is_a_line() -> None:
+    pairs = some_pairs()
+    assert repr(pairs) == "Pairs(6 rows: audio 2, visual 3 x 2; 3 classes; 2 train, 2 val, 2 test)"
+    assert repr(pairs.labels) == "Labels(6 clips, 3 classes: 0, 1, 2)"
+    assert repr(Pairs({"audio": np.ones((1, 4))})) == "Pairs(1 rows: audio 4)"
+
+
+def test_labels_from_arrays() -> None:
+    cases = {
+        "numbers": [2, 0, -1, 2],
+        "floats": np.array([2.0, 0.0, -1.0, 2.0]),
+        "names": np.array(["dog", "cat", "", "dog"]),
+        "bytes": np.array([b"dog", b"cat", b"", b"dog"]),
+        "members": [[0, 0, 1], [1, 0, 0], [0, 0, 0], [0, 0, 1]],
+    }
+    for kind, labels in cases.items():
+        found = Pairs({"a": np.ones((4, 1))}, labels=labels).labels
+        names = ("cat", "dog") if kind in ("names", "bytes") else ("0", "1", "2")
+        assert found.names == names and found.indptr.tolist() == [0, 1, 2, 2, 3]
+        assert [names[c] for c in found.indices] == [names[-1], names[0], names[-1]]
+    assert Labels.of(np.array([[1, 1], [0, 1]], bool)).one_hot().tolist() == [[True, True], [False, True]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"features": {}}, "no features"),
         ({"features": {"a": np.ones((2, 1)), "b": np.ones((3, 1))}}, "different numbers of rows: a 2, b 3"),
         ({"features": {"a": np.ones(2)}}, "expected rank 2"),
-        ({"features": {"a": np.ones((2, 1), int)}}, "floating point"),
+        ({"features": {"a": [["x"], ["y"]]}}, "a: expected floating point features, got <U1"),
+        ({"features": {"a": np.ones((2, 1), complex)}}, "floating point features, got complex128"),
+        ({"features": {"a": [[1.0], [2.0, 3.0]]}}, "a: not an array"),
+        ({"features": {"a": 3.0}}, r"expected rank 2 .*, got shape \(\)"),
+        ({"features": {3: np.ones((2, 1))}}, "expected names of modalities, got 3"),
         ({"ids": np.array([b"x"])}, "ids has 1 rows, the features have 2"),
+        ({"ids": [0.5, 1.5]}, "ids: expected a string a row, got float64"),
+        ({"ids": ["x", None]}, "ids: expected a string a row, got object"),
         ({"present": {"a": np.ones(3, bool)}}, "a_present has 3 rows"),
+        ({"present": {"a": [0.5, 1.0]}}, "a_present: expected true or false a row"),
+        ({"present": {"b": np.ones(2, bool)}}, "b_present: there is no modality of this name"),
         ({"labels": Labels.single([0])}, "labels has 1 rows"),
+        ({"labels": [0.5, 1.0]}, "labels: expected class numbers from 0 on"),
+        ({"labels": [0, -2]}, "labels: expected class numbers from 0 on"),
+        ({"labels": [[0, 3], [1, 1]]}, r"rows of 0 and 1, got int64 of shape \(2, 2\)"),
+        ({"labels": [None, object()]}, "labels: expected a string a row, got object"),
         ({"split": np.array([b"train"] * 3)}, "split has 3 rows"),
+        ({"split": ["train", "valid"]}, "split: expected train, val or test, got 'valid' in row 1"),
         ({"lengths": {"a": np.array([1])}}, "a_lengths has 1 rows"),
+        ({"lengths": {"a": [1.0, 1.0]}}, "a_lengths: expected a whole number a row"),
+        ({"features": {"a": np.ones((2, 4, 1))}, "lengths": {"a": [4, 5]}}, "expected 0 to 4, got 5 in row 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: dict, message: str) -> None:

@@ -1,9 +1,13 @@
 """Readers: each published layout, every fault named in one line."""
 
+import io
+import json
 import logging
 import os
+import resource
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
-from hscmae.data import vetting
+from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Pairs
-from hscmae.data.readers import ave, hdf5, read, read_blocks
+from hscmae.data.readers import ave, hdf5, read, read_blocks, vetting
+from hscmae.data.splits import read_ids
 from hscmae.data.store import write_store
 from hscmae.errors import InputError
 
@@ -600,3 +605,55 @@ def test_real_files() -> None:
     assert len(pool) == 28792 and len(pool.labels.names) == 3862 and pool.split is None
     assert pool.silent()["audio"].sum() == 435
     assert np.isin(pairs.ids, pool.ids).all()
+
+
+def test_a_system_that_sets_no_limit_still_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hdf5_file(tmp_path / "x.h5", {"audio": A, "visual": V})
+    limits = []
+
+    def as_on_macos(what: int, limit: tuple[int, int]) -> None:
+        if what == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        limits.append(what)
+
+    monkeypatch.setattr(resource, "setrlimit", as_on_macos)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(str(path)) + "\n"))
+    monkeypatch.setattr("sys.stdout", out := io.StringIO())
+    vetting._serve()
+    assert json.loads(out.getvalue()) == []
+    assert limits == [resource.RLIMIT_CORE, resource.RLIMIT_FSIZE]
+
+
+def test_a_group_in_place_of_a_dataset(tmp_path: Path) -> None:
+    path = hdf5_file(tmp_path / "x.h5", {"audio_train": A, "visual_train/values": V})
+    with pytest.raises(InputError, match=r"x\.h5: visual_train: is a group, not a dataset"):
+        read(path)
+    found = inspect_file(path)
+    assert not found.ok and [p.code for p in found.faults] == ["wrong-type"]
+    other = hdf5_file(tmp_path / "y.h5", {"audio": A, "visual": V, "notes/who": A})
+    assert read(other).modalities == ("audio", "visual")
+    assert [(p.code, p.dataset) for p in inspect_file(other).problems if not p.is_fault] == [("group", "notes")]
+    assert inspect_file(other).ok
+
+
+def test_what_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "dangling.h5").symlink_to(tmp_path / "gone.h5")
+    os.mkfifo(tmp_path / "pipe.h5")
+    for look in (read, inspect_file, read_ids):
+        with pytest.raises(InputError, match=r"dangling\.h5: is a link to .*gone\.h5, which is not there"):
+            look(tmp_path / "dangling.h5")
+        with pytest.raises(InputError, match=r"pipe\.h5: is neither a file nor a folder"):
+            look(tmp_path / "pipe.h5")
+
+
+def test_modalities_are_chosen_before_anything_is_read(tmp_path: Path) -> None:
+    bad = np.full((7, 2), np.nan, np.float32)
+    path = hdf5_file(tmp_path / "x.h5", {"audio": A, "text": bad, "visual": V})
+    pairs = read(path, modalities=("visual", "audio"))
+    assert pairs.modalities == ("visual", "audio")
+    np.testing.assert_array_equal(pairs.features["audio"], A)
+    for wanted, words in ((("audio", "depth"), "has no depth; it has audio, text, visual"), (("audio",) * 2, "twice")):
+        with pytest.raises(InputError, match=words):
+            read(path, modalities=wanted)
+    write_store(replace(pairs, lengths={}), tmp_path / "store")
+    assert read(tmp_path / "store", modalities=["audio"]).modalities == ("audio",)

@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hscmae.data.pairs import Labels, Pairs
-from hscmae.data.store import StoreWriter, is_store, open_store, partial_folder, write_store
+from hscmae.data.store import (
+    StoreWriter,
+    is_store,
+    open_store,
+    partial_folder,
+    read_extra,
+    read_manifest,
+    write_store,
+)
 from hscmae.errors import InputError
 
 
@@ -320,3 +328,26 @@ def test_a_failing_disk_leaves_the_old_store(tmp_path: Path, monkeypatch, call: 
     assert failing > 1
     write_store(some_pairs(seed=1), tmp_path / "s", overwrite=True)
     assert_same(some_pairs(seed=1), open_store(tmp_path / "s", verify=True))
+
+
+def test_files_beside_the_arrays_and_the_recipe_are_kept_and_checked(tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    with StoreWriter(store, recipe={"audio": {"extractor": "light"}}) as writer:
+        writer.append(some_pairs(10))
+        writer.extra["media.csv"] = b"id\n\xff\n"
+    assert read_extra(store, "media.csv") == b"id\n\xff\n" and read_extra(store, "other.csv") is None
+    assert read_manifest(store)["recipe"] == {"audio": {"extractor": "light"}}
+    open_store(store, verify=True)
+    (store / "media.csv").write_bytes(b"id\nother\n")
+    for read in (lambda: read_extra(store, "media.csv"), lambda: open_store(store, verify=True)):
+        with pytest.raises(InputError, match=r"media\.csv.*SHA-256 differs"):
+            read()
+    (store / "media.csv").unlink()
+    for read in (lambda: read_extra(store, "media.csv"), lambda: open_store(store)):
+        with pytest.raises(InputError, match=r"media\.csv.*missing"):
+            read()
+    manifest = json.loads((store / "manifest.json").read_bytes())
+    manifest["extra"] = {"../media.csv": {"sha256": ""}}
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="not a valid manifest"):
+        open_store(store)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hscmae.artifact import load_artifact
 from hscmae.cli import main
 from hscmae.data.readers import read
 from hscmae.demo import run as demo
 from hscmae.demo.corpus import read_truth
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
+from hscmae.methods import load
 
 pytest.importorskip("av", reason="needs the extra media")
 CLIPS = 100
@@ -57,7 +57,7 @@ def test_every_method_is_evaluated_on_the_same_test_clips(done: Done) -> None:
 
 
 def test_the_saved_model_is_the_one_in_the_table(done: Done) -> None:
-    again = evaluate(load_artifact(done.folder / "run"), read(done.folder / "features"))
+    again = evaluate(load(done.folder / "run"), read(done.folder / "features"))
     assert again == done.results[-1].metrics
 
 

@@ -6,7 +6,8 @@ import pytest
 pytest.importorskip("PIL", reason="needs the extra media")
 
 from hscmae.demo import pictures, sounds
-from hscmae.extract import audio, visual
+from hscmae.extract import light_audio, light_visual
+from hscmae.extract.media import fitted
 
 KINDS = tuple(sounds.EVENTS)
 SAMPLES = 32_000
@@ -87,10 +88,12 @@ def nearest_mean_accuracy(describe) -> float:
 def test_the_light_extractors_tell_the_kinds_apart():
     def heard(rng, kind, scene):
         recording = sounds.mix(rng, [(kind, rng.random())], scene, SAMPLES)
-        return audio.describe(recording.astype(np.float32) / 32768)
+        return light_audio.describe(recording.astype(np.float32) / 32768)
 
     def seen(rng, kind, scene):
-        return visual.describe([pictures.paint(rng, [(kind, rng.random())], scene)])
+        return light_visual.describe(
+            fitted(pictures.paint(rng, [(kind, rng.random())], scene), light_visual.LightVisual.fit)
+        )
 
     assert nearest_mean_accuracy(heard) > 0.5
     assert nearest_mean_accuracy(seen) > 0.35

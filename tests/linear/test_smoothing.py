@@ -63,12 +63,13 @@ def naive_smoothed(x, dim, *, ridge, k, tau, hops, rounds, present, scale=True):
         gain = s if scale else np.ones_like(s)
         return r1 @ u * gain, r2 @ vt.T * gain, s
 
-    w1, w2, s = solve(a.T @ b / (here1 & here2).sum())
+    pairs, own = a.T @ b / (here1 & here2).sum(), k / (k + len(a))
+    w1, w2, s = solve(pairs)
     for _ in range(rounds):
         fused = unit(unit(a @ w1) * here1[:, None] + unit(b @ w2) * here2[:, None])
         partner = np.linalg.matrix_power(naive_operator(fused, k, tau), hops) @ b
         partner = partner - partner.mean(0)
-        w1, w2, s = solve(a.T @ partner / len(a))
+        w1, w2, s = solve(own * pairs + (1 - own) * a.T @ partner / len(a))
     return w1 @ w2.T, s
 
 
@@ -142,7 +143,7 @@ def test_equals_dense_algebra(hops, rounds, missing):
 
 def test_no_rounds_is_ridge_cca():
     x = as_tensors(views())
-    maps = smoothed_cca(x, 5, ridge=2.0, k=6, tau=0.1, hops=1, rounds=0, scale=False)
+    maps = smoothed_cca(x, 5, ridge=2.0, k=6, tau=0.1, rounds=0, scale=False)
     expected = ridge_cca(covariances(x), 5, 2.0, scale=False)
     for m in x:
         assert torch.equal(maps.weight[m], expected.weight[m])
@@ -165,5 +166,5 @@ def test_beats_ridge_cca_on_clean_and_on_wrong_pairs(seed, wrong):
 
     ridges = (0.3, 1.0, 3.0, 10.0)
     plain = max(quality(ridge_cca(covariances(x), 32, r)) for r in ridges)
-    smooth = max(quality(smoothed_cca(x, 32, ridge=r, k=30, tau=0.1, hops=1, rounds=2)) for r in ridges)
+    smooth = max(quality(smoothed_cca(x, 32, ridge=r, k=30, tau=0.1)) for r in ridges)
     assert smooth > 1.08 * plain

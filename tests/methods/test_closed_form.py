@@ -15,7 +15,7 @@ from hscmae.methods.closed_form import RIDGES, choose_ridge
 from hscmae.streams import generator
 from hscmae.training.features import Batch
 
-SMOOTH = {"k": 10, "tau": 0.2, "hops": 1, "rounds": 2}
+SMOOTH = {"k": 10, "tau": 0.2, "hops": 1}
 
 
 def batch(n=150):

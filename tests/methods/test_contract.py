@@ -19,6 +19,7 @@ from hscmae.errors import InputError
 from hscmae.methods import METHODS, Method, get_method
 from hscmae.nn.anchors import attend
 
+ALIGNMENT = 64  # bytes; where torch puts what it allocates
 QUICK = {"dim": 6, "network_width": 16, "training_steps": 6, "training_batch_size": 64, "training_evaluations": 3}
 
 
@@ -103,14 +104,17 @@ def test_finds_pairs_better_than_chance(name: str) -> None:
 
 
 def test_saving_and_loading_gives_the_same_embeddings(name: str, pairs: Pairs, tmp_path: Path) -> None:
-    model = quick(name).fit(pairs)
+    model = quick(name, anchors_share=0.3).fit(pairs)
     model.save(tmp_path / "model")
     again = hscmae.load(tmp_path / "model")
+    for tensors in (model._tensors(), again._tensors()):  # equal bits on any processor need equal strides and addresses
+        assert all(v.is_contiguous() and v.data_ptr() % ALIGNMENT == 0 for v in tensors.values())
     assert type(again) is type(model)
     assert again.get_params() == model.get_params() | {"preset": "default"}
     for modality, x in pairs.features.items():
         np.testing.assert_array_equal(again.embed(modality, x), model.embed(modality, x))
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    files = ["README.md", "config.json", "model.safetensors", "training_rows.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == files
 
 
 @pytest.mark.parametrize("other", ["pca", "ridge-cca"])
@@ -153,6 +157,39 @@ def test_rows_that_lack_a_modality_are_used_and_skipped(name: str) -> None:
     np.testing.assert_array_equal(quick(name).fit(filled).embed_pairs(holed)["audio"], z["audio"])
 
 
+@pytest.mark.parametrize("value", [1e39, 1e24, 3e20, -1e300])
+def test_what_float32_cannot_hold_is_refused_by_its_row(name: str, value: float, pairs: Pairs, tmp_path: Path) -> None:
+    model = quick(name, anchors_share=0.5).fit(pairs)
+    x = pairs.features["visual"].astype(np.float64)
+    x[[3, 9]] = value
+    with pytest.raises(InputError, match=r"visual: values too large for float32, .* in rows 3, 9$"):
+        model.embed("visual", x)
+    changed = replace(pairs, features={**pairs.features, "visual": x})
+    with pytest.raises(InputError, match=r"made-up: visual: .* in clip clip00003, clip00009$"):
+        model.embed_checked(changed)
+    z = model.embed("visual", np.abs(x).clip(max=1e15))  # large, and still of one direction or another
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    if abs(value) > 1e38:
+        with pytest.raises(InputError, match=r"visual: values that are not finite in rows 3, 9"):
+            quick(name).fit(replace(changed, split=None))
+
+
+def test_a_row_of_which_nothing_is_seen_is_refused(pairs: Pairs) -> None:
+    model = quick("ridge-cca", ridge=1.0).fit(pairs)
+    model.maps_.weight["audio"].zero_()
+    with pytest.raises(InputError, match=r"audio: .* none that the model sees, in rows 0, 1, 2, 3, 4 and 155 more"):
+        model.embed("audio", pairs.features["audio"])
+
+
+def test_embeds_what_is_meant_by_features(name: str, pairs: Pairs) -> None:
+    model, x = quick(name).fit(pairs), np.random.default_rng(0).integers(-3, 4, size=(5, 12))
+    expected = model.embed("audio", x.astype(np.float32))
+    for given in (x, x.tolist(), torch.tensor(x), torch.tensor(x, dtype=torch.bfloat16).requires_grad_()):
+        np.testing.assert_array_equal(model.embed("audio", given), expected)
+    again = quick(name).fit({m: torch.from_numpy(v).requires_grad_() for m, v in pairs.features.items()})
+    assert np.isfinite(again.embed("audio", x)).all()
+
+
 def test_a_constant_column_is_harmless(name: str, pairs: Pairs) -> None:
     audio = pairs.features["audio"].copy()
     audio[:, 3] = 5.0
@@ -160,10 +197,17 @@ def test_a_constant_column_is_harmless(name: str, pairs: Pairs) -> None:
     assert np.isfinite(z).all()
 
 
-def test_other_names_of_modalities(name: str, pairs: Pairs) -> None:
-    renamed = {"text": pairs.features["visual"], "motion": pairs.features["audio"]}
+@pytest.mark.parametrize("names", [("text", "motion"), ("a.b", "type"), ("keys", ""), ("%2e", "."), ("a", "a.b")])
+def test_other_names_of_modalities(name: str, names: tuple[str, str], pairs: Pairs, tmp_path: Path) -> None:
+    first, second = names
+    renamed = {first: pairs.features["visual"], second: pairs.features["audio"]}
     model = quick(name).fit(renamed)
-    assert set(hscmae.evaluate(model, renamed, bootstrap=0)) >= {"text2motion/R@1", "motion2text/R@1", "avg/R@1"}
+    found = hscmae.evaluate(model, renamed, bootstrap=0)
+    assert set(found) >= {f"{first}2{second}/R@1", f"{second}2{first}/R@1", "avg/R@1"}
+    model.save(tmp_path / "model")
+    again = hscmae.load(tmp_path / "model")
+    for m, z in model.embed_pairs(renamed).items():
+        np.testing.assert_array_equal(again.embed(m, renamed[m]), z)
 
 
 def test_plain_arrays_in_half_and_double_precision(name: str, pairs: Pairs) -> None:

@@ -41,7 +41,14 @@ def test_equals_its_definition(keys: str, mask: bool) -> None:
     pairs = make_pairs(40)
     settings: dict[str, Any] = {"loss_global_weight": 0, "loss_sample_weight": 0, "loss_learn_weights": False}
     method = HSCMAE(
-        dim=5, network_width=8, masking_ratio=0, affinity_keys=keys, affinity_k=7, affinity_mask_pair=mask, **settings
+        dim=5,
+        network_width=8,
+        masking_ratio=0,
+        masking_spread=0,
+        affinity_keys=keys,
+        affinity_k=7,
+        affinity_mask_pair=mask,
+        **settings,
     )
     rows = np.arange(len(pairs))
     method.dims_, method.scalers_ = pairs.dims, method._fit_scalers(pairs, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,11 +99,17 @@ def test_one_step_is_the_vector_path_to_the_bit(name: str) -> None:
 
 def test_no_hidden_step_and_mean_pooling_in_the_network_is_pooling_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_sequences()
-    before = quick("hscmae").fit(data)
+    records: list[dict[str, Any]] = []
+    # The first step's losses: an optimiser may make a step of either sign out of a gradient's last bit.
+    # Of a row whose values are all hidden, the embedding's direction is rounding: few are hidden.
+    one_step = {"training_steps": 1, "training_validation_share": 0.0, "masking_ratio": 0.3, "view_kind": "linear"}
+    quick("hscmae", **one_step).fit(data, progress=records.append)
     monkeypatch.setattr(get_method("hscmae"), "_keeps_steps", True)
-    inside = quick("hscmae").fit(data)
-    for k, v in before._tensors().items():
-        torch.testing.assert_close(inside._tensors()[k], v, atol=1e-3, rtol=1e-3)
+    quick("hscmae", **one_step).fit(data, progress=records.append)
+    before, inside = ({k: v for k, v in r.items() if k.startswith("loss/")} for r in records)
+    assert before.keys() == inside.keys() and len(before) > 3
+    for name, loss in before.items():
+        assert inside[name] == pytest.approx(loss, rel=100 * float(np.finfo(np.float32).eps)), name
 
 
 def test_hidden_steps_and_attention_change_training(pairs: Pairs) -> None:
@@ -121,8 +128,8 @@ def test_hiding_steps_leaves_the_mask_of_values_as_it_was(monkeypatch: pytest.Mo
     seen: list[torch.Tensor] = []
     original = module.mask_values
 
-    def spy(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
-        result = original(*arguments)  # type: ignore[arg-type]
+    def spy(*arguments: object, **settings: object) -> tuple[torch.Tensor, torch.Tensor]:
+        result = original(*arguments, **settings)  # type: ignore[arg-type]
         seen.append(result[1])
         return result
 
@@ -130,7 +137,8 @@ def test_hiding_steps_leaves_the_mask_of_values_as_it_was(monkeypatch: pytest.Mo
     runs = []
     for ratio in (0.0, 0.5):
         seen.clear()
-        quick("hscmae", masking_steps_ratio=ratio, training_validation_share=0.0).fit(make_sequences())
+        settings = {"masking_steps_ratio": ratio, "training_validation_share": 0.0, "view_kind": "linear"}
+        quick("hscmae", **settings).fit(make_sequences())
         runs.append(list(seen))
     assert len(runs[0]) == len(runs[1]) > 0
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 from hscmae.nn.anchors import MIN_TAU, attend
 
+ROUNDING = torch.finfo(torch.float32).eps / 2
+
 
 def naive(z: torch.Tensor, anchors: torch.Tensor, tau: float, share: float) -> torch.Tensor:
     rows = []
@@ -48,6 +50,8 @@ def test_a_zero_row_and_cancelling_anchors_stay_finite() -> None:
 @pytest.mark.parametrize("tau", [0.005, MIN_TAU, 0.1])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_float32_holds_the_weights_of_the_nearest_and_of_the_farthest_anchors(tau: float, sign: float) -> None:
+    anchors = 2048
     z = F.normalize(torch.randn(3, 4), dim=1)
-    drawn = attend(z, sign * z[:1].expand(2048, 4), tau=tau, share=1.0)
-    torch.testing.assert_close(drawn, sign * z[:1].expand(3, 4))
+    drawn = attend(z, sign * z[:1].expand(anchors, 4), tau=tau, share=1.0)
+    # A sum of so many terms of one sign is off by up to as many roundings, and so is the norm that it is divided by.
+    torch.testing.assert_close(drawn, sign * z[:1].expand(3, 4), rtol=2 * anchors * ROUNDING, atol=0)

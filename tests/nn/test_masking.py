@@ -23,6 +23,34 @@ def test_hides_the_share_and_leaves_the_rest(ratio):
     assert torch.equal(hidden_x[visible == 1], x[visible == 1])
 
 
+@pytest.mark.parametrize(("ratio", "spread"), [(0.5, 0.4), (0.3, 0.1), (0.8, 0.5), (0.1, 0.5)])
+def test_each_row_is_hidden_by_the_ratio_that_was_drawn_for_it(ratio, spread):
+    x = features(60, 40)
+    _, visible = mask_values(x, ratio, Noise(2, 5), "audio", spread=spread)
+    drawn = Noise(2, 5).uniform("mask ratio/audio", x[:, :1]).flatten().tolist()
+    for i, u in enumerate(drawn):
+        own = min(max(ratio - spread + 2 * spread * u, 0.0), 1.0)
+        expected = Noise(2, 5).keep("mask/audio", x, 1 - own)[i]
+        assert (visible[i] != expected).sum() <= 1  # 1 - own is rounded to 2^-16, in float32 and in float64
+
+
+def test_drawn_ratios_are_uniform_and_cut_where_nothing_or_all_is_hidden():
+    x = features(2000, 400)
+    hidden = 1 - mask_values(x, 0.5, Noise(0, 0), "audio", spread=0.4)[1].mean(1)
+    wanted = torch.linspace(0.1, 0.9, 2000)
+    torch.testing.assert_close(hidden.sort().values, wanted, atol=0.05, rtol=0)
+    hidden = 1 - mask_values(x, 0.8, Noise(0, 0), "audio", spread=0.4)[1].mean(1)
+    assert (hidden == 1).float().mean().item() == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_spread_of_0_hides_as_one_ratio_does():
+    x = features()
+    for one, other in zip(
+        mask_values(x, 0.3, Noise(0, 0), "audio"), mask_values(x, 0.3, Noise(0, 0), "audio", spread=0.0), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 def test_every_row_has_its_own_pattern():
     _, visible = mask_values(features(), 0.5, Noise(0, 0), "audio")
     assert len(visible.unique(dim=0)) == len(visible)
@@ -52,12 +80,13 @@ def test_drawing_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.2])
 @pytest.mark.parametrize("split", [32, 50])
-def test_two_processes_share_the_pattern_of_one(split):
+def test_two_processes_share_the_pattern_of_one(split, spread):
     x = features()
-    whole, visible = mask_values(x, 0.7, Noise(0, 4), "audio")
+    whole, visible = mask_values(x, 0.7, Noise(0, 4), "audio", spread=spread)
     parts = [
-        mask_values(x[first:last], 0.7, Noise(0, 4, first=first, total=64), "audio")
+        mask_values(x[first:last], 0.7, Noise(0, 4, first=first, total=64), "audio", spread=spread)
         for first, last in ((0, split), (split, 64))
     ]
     assert torch.equal(torch.cat([part[0] for part in parts]), whole)

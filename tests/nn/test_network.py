@@ -139,7 +139,7 @@ def test_without_a_warm_start_there_is_no_linear_map():
 def test_one_modality_needs_nothing_of_the_other():
     network, x = build(), features()["visual"]
     expected = network.tower("visual")(x)
-    del network["audio"]
+    del network.audio
     assert torch.equal(network.tower("visual")(x), expected)
 
 

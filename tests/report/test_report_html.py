@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from report_job import Job, make_job, renamed
 
 from conftest import make_pairs
-from hscmae.artifact import load_artifact
 from hscmae.cli import main
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
+from hscmae.methods import load
 from hscmae.report import Contender, gather, html, write_report
 
 SECTIONS = ["data", "training", "metrics", "precision-recall", "classes", "confusion", "map", "examples"]
@@ -233,7 +233,7 @@ def test_figures_are_those_of_evaluate(tmp_path: Path, split: str) -> None:
     pairs = sequences_some_of_them_empty()
     job = make_job(tmp_path / "job", pairs, method="ridge-cca", seed=3)
     metrics = write_report(job.run, tmp_path / "r.html", pairs=pairs, split=split)["metrics"]
-    expected = evaluate(load_artifact(job.run), pairs, split=split)
+    expected = evaluate(load(job.run), pairs, split=split)
     assert expected["n_paired"] == expected["n_queries"] - (3 if split == "test" else 4)
     assert expected["silent/audio"] == (2 if split == "test" else 10)
     assert metrics == expected

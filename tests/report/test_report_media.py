@@ -12,6 +12,7 @@ from hscmae.demo.corpus import make_corpus
 from hscmae.errors import InputError
 from hscmae.extract.media import RATE, find_clips, read_audio, read_pictures
 from hscmae.report import media
+from media_files import clicks, write_video
 
 pytest.importorskip("av", reason="needs the extra media")
 
@@ -84,3 +85,15 @@ def test_media_of_other_clips_are_refused_by_name(folder: Path) -> None:
     with pytest.raises(InputError, match=r"none of its 20 clips .* it holds 'clip0000', the file 'other'"):
         media.clips_of(folder, [b"other"])
     assert list(media.clips_of(folder, [b"other", b"clip0003"])) == [b"clip0003"]
+
+
+def test_a_window_shows_its_own_moment(tmp_path: Path) -> None:
+    write_video(tmp_path / "talk.mp4", 20, clicks(20, 100))
+    found = media.clips_of(tmp_path, [b"talk#t=0,10", b"talk#t=10,20", b"other#t=0,10"])
+    assert list(found) == [b"talk#t=0,10", b"talk#t=10,20"]
+    first, second = media.embed_media(dict(enumerate(found.values()))).values()
+    for entry, level in ((first, 50), (second, 150)):
+        path = tmp_path / "thumbnail.jpg"
+        path.write_bytes(content(entry["image"], "image/jpeg"))
+        assert abs(read_pictures(path)[0].mean() - level) < 8
+    assert max(first["peaks"]) == 1.0 and first["peaks"][0] == 1.0  # the click is at 0 s

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_a_checkpoint_gives_back_weights_and_moments(tmp_path: Path) -> None:
     assert loaded is not None
     tensors, state = loaded
     assert state == {"step": 7}
-    torch.testing.assert_close(tensors["best/x"], torch.ones(2))
+    torch.testing.assert_close(tensors["kept/x"], torch.ones(2))
     other, fresh = small_state()
     restore(tensors, other, fresh)
     for a, b in zip(module.parameters(), other.parameters(), strict=True):
@@ -259,6 +260,13 @@ def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path: Path)
         train_run(HSCMAE(**QUICK, loss_tau=0.3), pairs, run, resume=True)
     with pytest.raises(InputError, match="other data"):
         train_run(HSCMAE(**QUICK), make_pairs(seed=1), run, resume=True)
+    for row in (pairs.rows_of("train")[1], pairs.rows_of("train")[-1]):
+        other = {m: x.copy() for m, x in pairs.features.items()}
+        other["visual"][row, 3] += 1e-3
+        with pytest.raises(InputError, match="other data"):
+            train_run(HSCMAE(**QUICK), replace(pairs, features=other), run, resume=True)
+    with pytest.raises(InputError, match="other data"):  # ids decide which rows are held out
+        train_run(HSCMAE(**QUICK), replace(pairs, ids=pairs.ids[::-1]), run, resume=True)
     with pytest.raises(InputError, match="exists already"):
         train_run(HSCMAE(**QUICK), pairs, run)
     train_run(HSCMAE(**QUICK), pairs, run, resume=True)

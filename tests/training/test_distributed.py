@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from conftest import make_pairs
-from hscmae.config import Training
+from hscmae.config import Loss, Training
 from hscmae.data.pairs import Pairs
 from hscmae.methods import METHODS, get_method
 from hscmae.methods.deep import DeepMethod
@@ -20,6 +20,9 @@ from hscmae.training.loop import Loop
 from processes import in_processes
 
 STEPS = 3
+ROWS = 70
+# Sums over rows in another order, and what a solve with covariances of this ridge makes of their rounding.
+TOLERANCE = ROWS * torch.finfo(torch.float64).eps / Loss().ridge
 EVERYTHING: dict[str, Any] = {
     "loss_cross_weight": 0.5,
     "loss_distill_weight": 0.5,
@@ -55,7 +58,7 @@ CASES |= {
 
 
 def holed(sequences: bool) -> Pairs:
-    pairs = make_pairs(70)
+    pairs = make_pairs(ROWS)
     n = len(pairs)
     if sequences:
         rng = np.random.default_rng(1)
@@ -124,4 +127,4 @@ def test_losses_gradients_and_state_are_those_of_one_process(case: str, results:
         for name, expected in one.items():
             torch.testing.assert_close(several[case][name], results[0][case][name], rtol=0, atol=0)
             scale = float(expected.double().abs().max()) if expected.numel() else 1.0
-            torch.testing.assert_close(several[case][name], expected, rtol=0, atol=1e-12 * scale)
+            torch.testing.assert_close(several[case][name], expected, rtol=0, atol=TOLERANCE * scale)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from test_capture import Rerun
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmarks.timings import gpu
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return importlib.import_module("gpu")
 
 
-def test_every_figure_is_measured(gpu: Any) -> None:
+def test_every_figure_is_measured() -> None:
     sizes = {"width": 16, "pairs": 200, "batch": 40, "epochs": 4, "large_batch": 64}
     rows = gpu.rows("cpu", **sizes, matrix=64, gallery=300, checked=100, kind=Rerun)
     assert [row["met"] for row in rows[:3]] == [True] * 3
@@ -30,19 +25,19 @@ def test_every_figure_is_measured(gpu: Any) -> None:
     json.dumps(rows)
 
 
-def test_a_step_that_differs_is_found(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_differs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iter((0, 1))
     monkeypatch.setattr(gpu, "DrawnOnCPU", lambda seed, _: gpu.Noise(seed, next(steps)))
     assert gpu.step_against_cpu("cpu", width=16, rows=40) > 1e-3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_computes_the_same(gpu: Any) -> None:
+def test_a_gpu_computes_the_same() -> None:
     assert gpu.step_against_cpu("cuda", width=64, rows=128) < 1e-7
     assert gpu.recorded_against_plain("cuda", width=64, rows=128, kind=gpu.Captured) < 1e-4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     gpu.main()
     assert capsys.readouterr().out == "no NVIDIA GPU at hand: nothing to measure\n"

@@ -16,9 +16,9 @@ from conftest import make_pairs
 from hscmae.config import Training
 from hscmae.data.pairs import Pairs
 from hscmae.errors import RunError
-from hscmae.methods import HSCMAE
+from hscmae.methods import HSCMAE, deep
 from hscmae.methods.hscmae import HSCMAEObjective
-from hscmae.training.loop import WINDOW_BLOCKS, Loop, _order, learning_rate
+from hscmae.training.loop import WINDOW_BLOCKS, _order, learning_rate
 
 QUICK: dict[str, Any] = {
     "dim": 6,
@@ -62,22 +62,23 @@ def test_without_refit_the_weights_of_the_best_measurement_are_kept(pairs: Pairs
     scores = iter([0.1, 0.2, 0.9, 0.3, 0.4])
     kept: dict[str, torch.Tensor] = {}
 
-    def measure(self: HSCMAE, objective: HSCMAEObjective, *_: Any) -> tuple[dict[str, float], float]:
+    def measure(self: HSCMAE, objective: HSCMAEObjective, **_: Any) -> tuple[dict[str, float], list[list[float]]]:
         score = next(scores)
         if score == 0.9:
             kept.update({n: v.clone() for n, v in objective.teacher.state_dict().items()})
-        return {"criterion": score}, 0.0
+        return {"criterion": score}, [[score] * 5] * 2
 
     monkeypatch.setattr(HSCMAE, "_measure", measure)
     model = HSCMAE(**QUICK, training_refit=False).fit(pairs)
     assert model.summary_["chosen_step"] == 6
-    for name, value in model.network_.state_dict().items():
-        torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+    for name, value in model._tensors().items():
+        assert torch.equal(value, kept[name.removeprefix("network/")])
 
 
 def test_patience_ends_the_choice_early(pairs: Pairs, monkeypatch: Any) -> None:
     scores = iter([0.5, 0.4, 0.3, 0.2, 0.1])
-    monkeypatch.setattr(HSCMAE, "_measure", lambda *_: ({"criterion": next(scores)}, 0.0))
+    monkeypatch.setattr(deep, "FOLDS", 1)
+    monkeypatch.setattr(HSCMAE, "_measure", lambda *_, **__: ({}, [[next(scores)] * 5] * 2))
     model = HSCMAE(**QUICK, training_patience=2).fit(pairs)
     assert [s for s, _ in model.summary_["selection"]] == [0, 3, 6]
     assert model.summary_["chosen_step"] == 0
@@ -197,14 +198,6 @@ def test_steps_follow_the_epochs_and_the_rows() -> None:
     assert settings.planned_steps(22_500) == 30 * 43
     assert settings.planned_steps(100) == 200
     assert Training(steps=7).planned_steps(22_500) == 7
-
-
-def test_of_steps_that_cannot_be_told_apart_the_last_is_chosen() -> None:
-    loop = Loop(Training(), 100, 0)
-    loop.state.history = [(0, 0.50, 0.02), (10, 0.60, 0.02), (20, 0.585, 0.02), (30, 0.57, 0.02)]
-    assert loop.choose() == 20
-    loop.state.history.append((40, 0.70, 0.0))
-    assert loop.choose() == 40
 
 
 @pytest.mark.parametrize(("rows", "block"), [(1000, 0), (1000, 3), (1000, 7), (5, 10), (1000, 2000)])

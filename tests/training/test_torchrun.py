@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 
 from conftest import make_pairs
-from hscmae.artifact import load_artifact
 from hscmae.cli import main
 from hscmae.data.store import write_store
+from hscmae.methods import load
 from hscmae.training.checkpoint import load_checkpoint
 from processes import in_processes
 
@@ -88,7 +88,7 @@ def end(job: subprocess.Popen[str]) -> list[str]:
 
 
 def embeddings(run: Path) -> np.ndarray[Any, Any]:
-    return np.concatenate(list(load_artifact(run).embed_pairs(PAIRS).values()))
+    return np.concatenate(list(load(run).embed_pairs(PAIRS).values()))
 
 
 def assert_same(run: Path, whole: Path) -> None:

@@ -28,10 +28,13 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("global", "without the global level", {"loss.global_weight": 0.0}),
     ("local", "without the local level", {"loss.local_weight": 0.0}),
     ("sample", "without the sample level", {"loss.sample_weight": 0.0}),
+    ("cross", "with cross-modal reconstruction", {"loss.cross_weight": 1.0}),
     ("distillation", "with distillation", {"loss.distill_weight": 1.0}),
+    ("distillation", "with distillation, of cosines", {"loss.distill_weight": 1.0, "loss.distillation": "cosine"}),
     ("distillation", "without distillation", {"loss.distill_weight": 0.0}),
     ("weights", "fixed weights", {"loss.learn_weights": False}),
     ("weights", "learned weights", {"loss.learn_weights": True}),
+    ("correlation", "squared correlations", {"loss.correlation": "frobenius"}),
     ("ema", "teacher = student", {"teacher.decay": 0.0}),
     ("neighbours", "nearest neighbour alone", {"affinity.tau_teacher": 1e-3}),
     ("neighbours", "hard top-k, all alike", {"affinity.tau_teacher": 1e3}),
@@ -40,12 +43,20 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("memory", "neighbours from all rows", {"affinity.source": "train"}),
     ("keys", "compared with the student", {"affinity.keys": "student"}),
     ("keys", "compared with the teacher", {"affinity.keys": "teacher"}),
+    ("own-pair", "own pair left out", {"affinity.mask_pair": True, "affinity.pair_share": 0.0}),
+    ("own-pair", "own pair half of the positives", {"affinity.mask_pair": False, "affinity.pair_share": 0.5}),
+    ("warm-up", "local level brought in", {"affinity.warmup": 50}),
+    ("view", "without the kernel view", {"view.kind": "linear"}),
+    ("mask", "one mask ratio for all", {"masking.spread": 0.0}),
     ("anchors", "without anchors", {"anchors.share": 0.0}),
     ("anchors", "with anchors", {"anchors.share": 0.6}),
     ("warm-start", "random start", {"warm_start.kind": "none"}),
     ("warm-start", "start from ridge CCA", {"warm_start.kind": "ridge"}),
     ("head", "with a linear head", {"head.final": True}),
     ("head", "without a linear head", {"head.final": False}),
+    ("head", "head fitted anew in training", {"head.refresh": 20}),
+    ("depth", "encoders of two layers", {"network.depth": 2}),
+    ("depth", "decoders of two layers", {"network.decoder_depth": 2}),
     ("refit", "without refit", {"training.refit": False}),
 )
 SWEEPS: dict[str, tuple[float, ...]] = {
@@ -54,8 +65,11 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "affinity.tau_teacher": (0.03, 0.05, 0.1, 0.2, 0.4),
     "loss.tau": (0.05, 0.1, 0.2, 0.4, 0.8),
     "warm_start.ridge": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "warm_start.k": (10, 20, 50, 100),
+    "warm_start.tau": (0.03, 0.05, 0.1, 0.2, 0.4),
     "loss.ridge": (1e-3, 1e-2, 1e-1, 1.0),
     "anchors.share": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    "anchors.tau": (0.05, 0.1, 0.2, 0.4),
     "dim": (8, 16, 32, 64, 128),
     "training.batch_size": (64, 128, 256, 512, 1024),
 }
@@ -123,10 +137,10 @@ def ablate(
     plan = [Job(c, split, seed) for split in names for seed in range(seeds) for c in who]
     with open_runner(output, pairs, options, **running) as runner:
         records = runner.run(plan)
-    whole = [record for record in records if record["method"] == who[0].name]
-    if all(record["status"] == "failed" for record in whole):
-        raise RunError(f"every fit of {who[0].name} failed; the first: {whole[0]['error']}")
-    write_reports(output, records, who, names)
+        whole = [record for record in records if record["method"] == who[0].name]
+        if all(record["status"] == "failed" for record in whole):
+            raise RunError(f"every fit of {who[0].name} failed; the first: {whole[0]['error']}")
+        write_reports(runner.folder, records, who, names)
     return [summary(record) for record in records]
 
 

@@ -85,10 +85,10 @@ def benchmark(
                 if not (damage and c.reads_labels) and (seed == 0 or damage or c.uses_seed(rows))
             ]
         )
-    clean = [record for record in records if not record["damage"]]
-    if all(record["status"] == "failed" for record in clean):
-        raise RunError(f"every fit failed; the first: {clean[0]['error']}")
-    write_reports(output, records, who, names)
+        clean = [record for record in records if not record["damage"]]
+        if all(record["status"] == "failed" for record in clean):
+            raise RunError(f"every fit failed; the first: {clean[0]['error']}")
+        write_reports(runner.folder, records, who, names)
     return [summary(record) for record in clean]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import threading
 import time
@@ -23,10 +22,11 @@ import numpy as np
 
 from hscmae.benchmark.jobs import RESPLIT, Job
 from hscmae.benchmark.worker import work
+from hscmae.cpus import usable_cpus
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
 from hscmae.errors import InputError, RunError
-from hscmae.files import write_atomic
+from hscmae.files import FolderKind, output_folder, write_atomic
 
 Record = dict[str, Any]
 # Called with the stage, jobs done, jobs in all, and what is said beside the bar.
@@ -35,7 +35,17 @@ Progress = Callable[[str, int, int, str], None]
 OPTIONS = "options.json"
 RESULTS = "results.json"
 FITS = "fits"
+TRIALS = "trials.jsonl"
 DATA = ".data"
+TABLES = ("benchmark.md", "table.csv", "curves.json", "ablation.md", "ablation.csv", "best.yaml", "tune.md")
+PLOTS = ("bars", "precision-recall", "per-class", "curve-*", "ablation", "sensitivity", "tune")
+BENCHMARK = FolderKind(
+    "such results",
+    [OPTIONS],
+    "hscmae-benchmark",
+    [OPTIONS, RESULTS, TRIALS, f"{FITS}/*.json", f"{DATA}/*", *TABLES]
+    + [f"{name}.{kind}" for name in PLOTS for kind in ("svg", "png")],
+)
 FIRST_RESPLIT = 100
 # A fit's process is a fork of a server that has imported the libraries and run nothing: it starts at once, and its peak
 # memory is its own.
@@ -205,49 +215,51 @@ class Runner:
 
 @contextmanager
 def open_runner(folder: Path, pairs: Pairs, options: Mapping[str, Any], **running: Unpack[Running]) -> Iterator[Runner]:
-    """A runner on ``folder``, made for these pairs and options.
+    """A runner for these pairs and options; what it writes is ``folder``'s when the block ends.
 
     Args:
-        folder: made where absent.
+        folder: made where absent; the runner's own folder stands beside it where something is replaced.
         pairs: the data; worker processes map it from a store in the folder, gone at the end.
         options: what a resume must agree with, JSON values.
         **running: see ``Running``.
 
     Raises:
         InputError: the folder exists and neither ``resume`` nor ``overwrite`` is set, holds something else, or was
-            made with other options.
+            made with other options or another number of threads.
     """
-    resume, overwrite = running.get("resume", False), running.get("overwrite", False)
     jobs, threads = running.get("jobs", 1), running.get("threads")
-    saved, data = folder / OPTIONS, folder / DATA
-    found = [path for path in folder.iterdir() if path != data] if folder.is_dir() else []
-    if folder.exists() and (not folder.is_dir() or (found and not saved.exists())):
-        raise InputError(f"{folder}: exists and holds no such results; remove it yourself if it is no longer needed")
-    if folder.exists() and not resume and not overwrite:
-        raise InputError(f"{folder}: exists already; --resume goes on with it, --overwrite replaces it")
-    shutil.rmtree(data, ignore_errors=True)  # of a run that was killed
-    data.mkdir(parents=True)
-    try:
-        store = data / "pairs"
-        write_store(pairs, store)
+    if threads is None:
+        threads = max(1, usable_cpus() // jobs)
+    resume, overwrite = running.get("resume", False), running.get("overwrite", False)
+    with (
+        output_folder(folder, BENCHMARK, resume=resume, overwrite=overwrite, resumable=_has_results) as place,
+        _mapped(pairs, place / DATA) as store,
+    ):
         files = json.loads((store / "manifest.json").read_bytes())["files"]
-        now = {"data": {name: entry["sha256"] for name, entry in sorted(files.items())}, **options}
-        now = json.loads(json.dumps(now))
-        if resume and saved.exists():
+        data = {name: entry["sha256"] for name, entry in sorted(files.items())}
+        now = json.loads(json.dumps({"format": BENCHMARK.format, "data": data, "threads": threads, **options}))
+        saved = place / OPTIONS
+        if _has_results(place):
             _require_same(json.loads(saved.read_bytes()), now, folder)
-        else:
-            for path in found:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (folder / FITS).mkdir(exist_ok=True)
         write_atomic(saved, (json.dumps(now, indent=1) + "\n").encode())
-        if threads is None:
-            usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            threads = max(1, usable // jobs)
-        yield Runner(folder, store, jobs=jobs, threads=threads, progress=running.get("progress"))
+        (place / FITS).mkdir(exist_ok=True)
+        yield Runner(place, store, jobs=jobs, threads=threads, progress=running.get("progress"))
+
+
+@contextmanager
+def _mapped(pairs: Pairs, data: Path) -> Iterator[Path]:
+    """A store of the pairs for as long as fits run."""
+    shutil.rmtree(data, ignore_errors=True)  # of a run that was killed
+    data.mkdir()
+    try:
+        write_store(pairs, data / "pairs")
+        yield data / "pairs"
     finally:
         shutil.rmtree(data, ignore_errors=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+
+
+def _has_results(folder: Path) -> bool:
+    return (folder / OPTIONS).is_file() and (any((folder / FITS).glob("*.json")) or (folder / TRIALS).is_file())
 
 
 def summary(record: Record) -> Record:

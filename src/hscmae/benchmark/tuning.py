@@ -19,7 +19,7 @@ import yaml
 
 from hscmae.benchmark import plots
 from hscmae.benchmark.jobs import Contender, Job
-from hscmae.benchmark.runner import Record, Runner, Running, open_runner
+from hscmae.benchmark.runner import TRIALS, Record, Runner, Running, open_runner
 from hscmae.benchmark.spaces import Range, defaults, space
 from hscmae.config import nest
 from hscmae.data.pairs import Pairs
@@ -28,7 +28,6 @@ from hscmae.extras import require
 from hscmae.files import write_atomic
 from hscmae.methods import get_method
 
-TRIALS = "trials.jsonl"
 CRITERION = "mutual k-NN agreement times the root of feature k-NN, on held-out pairs"
 
 
@@ -67,10 +66,10 @@ def tune(
     options = {"method": contender.name, "settings": contender.settings, "trials": trials, "splits": [split]}
     with open_runner(output, pairs, options, **running) as runner:
         (best,), records = tune_all(runner, [contender], split, trials)
-    chosen = best_of(records)
-    write_atomic(output / "best.yaml", _as_yaml(best, chosen).encode())
-    write_atomic(output / "tune.md", markdown(contender, records).encode())
-    plots.draw(output, "tune", plots.trials, records, contender.name)
+        chosen = best_of(records)
+        write_atomic(runner.folder / "best.yaml", _as_yaml(best, chosen).encode())
+        write_atomic(runner.folder / "tune.md", markdown(contender, records).encode())
+        plots.draw(runner.folder, "tune", plots.trials, records, contender.name)
     return {
         "method": contender.name,
         "criterion": CRITERION,

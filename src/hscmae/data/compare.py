@@ -56,7 +56,7 @@ def compare(table: Table, other: Table) -> dict[str, Any]:
 
 def _match(table: Table, other: Table) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], str]:
     """Row numbers of the same clips, ascending in the first file."""
-    if table.ids is None or other.ids is None:
+    if table.ids is None or other.ids is None or not (table.has_ids and other.has_ids):
         rows = np.arange(min(len(table), len(other)))
         return rows, rows, "row"
     _, here, there = np.intersect1d(table.ids, other.ids, return_indices=True)

@@ -100,8 +100,7 @@ def inspect_file(
         InputError: no such file, a malformed ``holdout``; or ``against`` cannot be read.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
+    readers.require_file(path)
     result = Inspection(str(path), dropping=drop_bad_rows)
 
     def report(source: str, problem: Problem) -> None:

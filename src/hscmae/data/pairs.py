@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data.coercion import SPLITS as SPLITS
+from hscmae.data.coercion import as_array, as_features, as_flags, as_lengths, as_split, as_text
 from hscmae.data.pooling import How, pool_steps
 from hscmae.errors import InputError, describe_rows
 
@@ -23,7 +25,6 @@ FloatArray = npt.NDArray[Any]  # float16, float32 or float64
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-SPLITS = ("train", "val", "test")
 SILENT_MIN_ROWS = 5
 
 
@@ -63,6 +64,47 @@ class Labels:
             names = [str(i) for i in range(int(indices.max(initial=-1)) + 1)]
         return cls(indices, np.arange(len(indices) + 1, dtype=np.int64), tuple(names))
 
+    @classmethod
+    def of(cls, labels: Labels | npt.ArrayLike, what: str = "labels") -> Labels:
+        """``labels`` itself, or labels from an array: numbers or names (n,), or membership (n, n_classes) of 0 and 1.
+
+        A row whose number is -1 or whose name is empty has none.
+
+        >>> Labels.of(["dog", "cat", "", "dog"])
+        Labels(4 clips, 2 classes: cat, dog)
+        >>> Labels.of([[True, True], [False, True]]).indices
+        array([0, 1, 1])
+
+        Raises:
+            InputError: anything else.
+        """
+        if isinstance(labels, Labels):
+            return labels
+        array = as_array(labels, what)
+        if array.ndim == 2 and np.isin(array, (0, 1)).all():
+            rows, indices = np.nonzero(array)
+            names = tuple(str(c) for c in range(array.shape[1]))
+        elif array.ndim == 1 and array.dtype.kind in "iuf" and (array >= -1).all() and (array % 1 == 0).all():
+            rows = np.flatnonzero(array >= 0)
+            indices = array[rows]
+            names = tuple(str(c) for c in range(int(indices.max(initial=-1)) + 1))
+        elif array.ndim == 1 and array.dtype.kind in "USO":
+            text = as_text(array, what)
+            rows = np.flatnonzero(text != b"")
+            values, indices = np.unique(text[rows], return_inverse=True)
+            names = tuple(value.decode("utf-8", "replace") for value in values.tolist())
+        else:
+            raise InputError(
+                f"{what}: expected class numbers from 0 on (-1: none), class names, or rows of 0 and 1, "
+                f"got {array.dtype} of shape {array.shape}"
+            )
+        indptr = np.concatenate([[0], np.bincount(rows, minlength=len(array)).cumsum()])
+        return cls(indices.astype(np.int64), indptr.astype(np.int64), names)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:5]) + (", ..." if len(self.names) > 5 else "")
+        return f"Labels({len(self)} clips, {len(self.names)} classes: {shown})"
+
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
@@ -91,17 +133,23 @@ class Pairs:
     """Paired features of ``n`` clips.
 
     Attributes:
-        features: modality name -> array of shape (n, d), or (n, t, d) for sequences; float16, float32 or float64.
-            A file with one modality alone is a ``Pairs`` with one entry.
-        ids: one identifier a clip as UTF-8 bytes, shape (n,); row numbers where none are given.
+        features: modality name -> array of shape (n, d), or (n, t, d) for sequences; float16, float32 or float64, into
+            which tensors and whole numbers are turned. A file with one modality alone is a ``Pairs`` with one entry.
+        ids: one identifier a clip as UTF-8 bytes, shape (n,), also from strings or whole numbers; row numbers where
+            none are given.
         present: modality name -> whether each row has that modality, shape (n,); all ``True`` where not given.
-        labels: class labels or ``None``.
+        labels: class labels or ``None``; also from an array, as ``Labels.of`` takes it.
         split: "train", "val" or "test" for each row as bytes, shape (n,), or ``None`` where the file has no split.
         lengths: modality name -> number of valid steps of each row, for sequences only; all steps where not given.
         source: what to call this data in messages (usually the file's path).
+        has_ids: whether the ids are the data's own, so that they name the same clips in another file. Row numbers do
+            not: they never match.
 
     Raises:
-        InputError: arrays of differing numbers of rows, of the wrong rank, or not floating point.
+        InputError: arrays of differing numbers of rows, of the wrong rank or type, or a split that is no split.
+
+    >>> Pairs({"audio": np.zeros((3, 8)), "visual": np.zeros((3, 5, 16))}, labels=["dog", "cat", "dog"])
+    Pairs(3 rows: audio 8, visual 5 x 16; 2 classes)
     """
 
     features: Mapping[str, FloatArray]
@@ -111,33 +159,49 @@ class Pairs:
     split: npt.NDArray[np.bytes_] | None = None
     lengths: Mapping[str, IntArray] = field(default_factory=dict)
     source: str = "input"
+    has_ids: bool | None = None
 
     def __post_init__(self) -> None:
+        here = self.source
         if not self.features:
-            raise InputError(f"{self.source}: no features")
-        rows = {name: len(x) for name, x in self.features.items()}
+            raise InputError(f"{here}: no features")
+        if unnamed := [name for name in self.features if not isinstance(name, str)]:
+            raise InputError(f"{here}: expected names of modalities, got {unnamed[0]!r}")
+        features = {name: as_features(x, f"{here}: {name}") for name, x in self.features.items()}
+        for name, x in features.items():
+            if x.ndim not in (2, 3):
+                raise InputError(
+                    f"{here}: {name}: expected rank 2 (rows, dims) or 3 (rows, steps, dims), got shape {x.shape}"
+                )
+        rows = {name: len(x) for name, x in features.items()}
         n = next(iter(rows.values()))
         if len(set(rows.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-            raise InputError(f"{self.source}: modalities have different numbers of rows: {listed}")
-        for name, x in self.features.items():
-            if x.ndim not in (2, 3):
-                raise InputError(
-                    f"{self.source}: {name}: expected rank 2 (rows, dims) or 3 (rows, steps, dims), got shape {x.shape}"
-                )
-            if not np.issubdtype(x.dtype, np.floating):
-                raise InputError(f"{self.source}: {name}: expected floating point features, got {x.dtype}")
-        if self.ids is None:
-            object.__setattr__(self, "ids", np.arange(n).astype(f"S{max(1, len(str(max(n - 1, 0))))}"))
-        object.__setattr__(self, "present", {m: self.present.get(m, np.ones(n, dtype=bool)) for m in self.features})
-        full = {m: np.full(n, x.shape[1], dtype=np.int64) for m, x in self.features.items() if x.ndim == 3}
-        object.__setattr__(self, "lengths", full | dict(self.lengths))
-        aligned: dict[str, Any] = {"ids": self.ids, "labels": self.labels, "split": self.split}
-        aligned |= {f"{m}_present": p for m, p in self.present.items()}
-        aligned |= {f"{m}_lengths": v for m, v in self.lengths.items()}
+            raise InputError(f"{here}: modalities have different numbers of rows: {listed}")
+        for column in ("present", "lengths"):
+            if unknown := [m for m in getattr(self, column) if m not in features]:
+                raise InputError(f"{here}: {unknown[0]}_{column}: there is no modality of this name")
+        present = {m: as_flags(p, f"{here}: {m}_present") for m, p in self.present.items()}
+        steps = {m: x.shape[1] for m, x in features.items() if x.ndim == 3}
+        lengths = {m: as_lengths(v, f"{here}: {m}_lengths", steps.get(m)) for m, v in self.lengths.items()}
+        row_numbers = np.arange(n).astype(f"S{max(1, len(str(max(n - 1, 0))))}")
+        columns: dict[str, Any] = {
+            "features": features,
+            "ids": row_numbers if self.ids is None else as_text(self.ids, f"{here}: ids"),
+            "present": {m: present.get(m, np.ones(n, dtype=bool)) for m in features},
+            "labels": None if self.labels is None else Labels.of(self.labels, f"{here}: labels"),
+            "split": None if self.split is None else as_split(self.split, f"{here}: split"),
+            "lengths": {m: np.full(n, t, dtype=np.int64) for m, t in steps.items()} | lengths,
+            "has_ids": self.ids is not None if self.has_ids is None else self.has_ids,
+        }
+        aligned = {name: columns[name] for name in ("ids", "labels", "split")}
+        aligned |= {f"{m}_present": p for m, p in columns["present"].items()}
+        aligned |= {f"{m}_lengths": v for m, v in columns["lengths"].items()}
         for name, array in aligned.items():
             if array is not None and len(array) != n:
-                raise InputError(f"{self.source}: {name} has {len(array)} rows, the features have {n}")
+                raise InputError(f"{here}: {name} has {len(array)} rows, the features have {n}")
+        for name, value in columns.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, data: Pairs | Mapping[str, npt.ArrayLike]) -> Pairs:
@@ -146,7 +210,17 @@ class Pairs:
             return data
         if not isinstance(data, Mapping):
             raise InputError(f"expected Pairs or a mapping of modality name to array, got {type(data).__name__}")
-        return cls({name: np.asarray(x) for name, x in data.items()})
+        return cls({name: as_features(x, f"input: {name}") for name, x in data.items()})
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{m} {' x '.join(str(size) for size in x.shape[1:])}" for m, x in self.features.items())
+        parts = [f"{len(self)} rows: {shapes}"]
+        if self.labels is not None:
+            parts.append(f"{len(self.labels.names)} classes")
+        if self.split is not None:
+            counts = {s: np.count_nonzero(self.split == s.encode()) for s in SPLITS}
+            parts.append(", ".join(f"{count} {s}" for s, count in counts.items() if count))
+        return f"Pairs({'; '.join(parts)})"
 
     def __len__(self) -> int:
         return len(self.ids)

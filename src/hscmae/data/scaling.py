@@ -29,7 +29,7 @@ class Standardizer:
     scale: npt.NDArray[np.float32]
 
     def apply(self, x: FloatArray) -> npt.NDArray[np.float32]:
-        """Standardised rows, float32; ``x`` has shape (..., d).
+        """Standardised rows, float32; ``x`` has shape (..., d), and what float32 cannot hold becomes infinite.
 
         Raises:
             InputError: another number of columns.
@@ -39,8 +39,9 @@ class Standardizer:
         scaled = np.empty(x.shape, np.float32)
         for first in range(0, len(x), CACHED_ROWS):
             part = scaled[first : first + CACHED_ROWS]
-            np.subtract(x[first : first + CACHED_ROWS].astype(np.float32, copy=False), self.mean, out=part)
-            part /= self.scale
+            with np.errstate(over="ignore"):
+                np.subtract(x[first : first + CACHED_ROWS].astype(np.float32, copy=False), self.mean, out=part)
+                part /= self.scale
         return scaled
 
 

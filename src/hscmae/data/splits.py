@@ -6,7 +6,6 @@ Held-out rows by id hash fall on the same side in every file that contains the c
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
@@ -16,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hscmae.data import readers
+from hscmae.data.fingerprint import fingerprint
 from hscmae.data.pairs import Pairs
 from hscmae.data.table import Table
 from hscmae.errors import InputError
-
-log = logging.getLogger(__name__)
 
 SplitArray = npt.NDArray[np.bytes_]
 RowNumbers = npt.NDArray[np.intp]
@@ -54,15 +52,23 @@ def holdout(ids: npt.NDArray[np.bytes_], spec: str, source: str = "input") -> Sp
     return _split_array(held_out)
 
 
-def apply_holdout(table: Table, spec: str) -> None:
-    """Give an opened file the split of ``holdout``, unless it has one of its own, which a warning then says.
+def refuse_holdout(split: SplitArray | None, source: str) -> None:
+    """Refuse a holdout for data that has a split of its own.
 
     Raises:
-        InputError: as ``holdout``.
+        InputError: it has.
     """
-    if table.split is not None:
-        log.warning("%s: the file has its own split; the holdout %s is not used", table.source, spec)
-        return
+    if split is not None:
+        raise InputError(f"{source}: has a split of its own: leave out the holdout, or choose by --split")
+
+
+def apply_holdout(table: Table, spec: str) -> None:
+    """Give an opened file the split of ``holdout``.
+
+    Raises:
+        InputError: the file has a split of its own; else as ``holdout``.
+    """
+    refuse_holdout(table.split, table.source)
     ids = np.arange(len(table)).astype("S") if table.ids is None else table.ids
     table.split = holdout(ids, spec, table.source)
 
@@ -128,12 +134,29 @@ def exclude_ids(pairs: Pairs, ids: Iterable[bytes]) -> Pairs:
     """The rows whose id is not among ``ids``.
 
     Raises:
-        InputError: none are left.
+        InputError: none are left, or the data has no ids of its own.
     """
+    if not pairs.has_ids:
+        raise InputError(f"{pairs.source}: has no ids, so that no row can be left out by its id")
     excluded = np.isin(pairs.ids, np.array(list(ids) or [b""], dtype=np.bytes_))
     if excluded.all():
         raise InputError(f"{pairs.source}: every row is excluded")
     return pairs.take(np.flatnonzero(~excluded))
+
+
+def without_clips_of(pairs: Pairs, other: Pairs) -> Pairs:
+    """The rows of clips that ``other`` does not have: by id where both have ids, by the features' content otherwise.
+
+    Raises:
+        InputError: none are left.
+    """
+    if pairs.has_ids and other.has_ids:
+        return exclude_ids(pairs, other.ids.tolist())
+    common = [m for m in other.modalities if m in pairs.features]
+    known = fingerprint(pairs, common).among(fingerprint(other, common))
+    if known.all():
+        raise InputError(f"{pairs.source}: every row is also in {other.source}")
+    return pairs.take(np.flatnonzero(~known))
 
 
 def read_ids(path: str | PathLike[str]) -> SplitArray:
@@ -153,7 +176,7 @@ def read_ids(path: str | PathLike[str]) -> SplitArray:
             raise InputError(f"{path}: no ids")
         return np.array(ids, dtype=np.bytes_)
     with readers.open_table(path) as table:
-        if table.ids is None:
+        if table.ids is None or not table.has_ids:
             raise InputError(f"{path}: the file has no ids")
         return table.ids
 

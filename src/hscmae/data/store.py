@@ -9,12 +9,14 @@ A store is built in a hidden folder beside its place and renamed when whole, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,12 +36,13 @@ from hscmae.data.table import (
     repeated_rows,
 )
 from hscmae.errors import InputError
-from hscmae.files import sync_folder, write_atomic
+from hscmae.files import FolderKind, name_file, named, partial_folder, publish, recover, write_atomic
 
 FORMAT = "hscmae-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
+STORE = FolderKind("a store", [MANIFEST], FORMAT, [MANIFEST], listings=("files", "extra"))
 VERIFY_BYTES = 2**30  # reading checks the checksums of stores up to this size; `inspect` those of any
 RESERVED = ("ids", "labels", "label_indices", "label_indptr", "split", "class_names", "label_names")
 
@@ -78,8 +81,13 @@ class StoreWriter:
         resume: go on from the last ``checkpoint`` of a writer that was killed; starts afresh where there is none.
         dtype: float16 or float32 to convert features to; as they come where not given (float64 becomes float32).
         source: what the manifest names as the origin.
+        made_by: a digest of what the store is made of and how, kept in the manifest.
+        recipe: how the features were extracted, for the manifest; see ``data.recipe``.
+        model: what made the embeddings, for the manifest: its path and the SHA-256 of its weights.
 
     Attributes:
+        origin: what the manifest says of where the data comes from: source, licence, citation.
+        extra: files beside the arrays, name -> content; checksummed in the manifest.
         rows: rows written so far, those before a resumption included.
         state: what the last checkpoint was given; empty at the start.
 
@@ -95,18 +103,23 @@ class StoreWriter:
         resume: bool = False,
         dtype: npt.DTypeLike | None = None,
         source: str = "",
+        made_by: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        model: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        if _replaced(self.folder).exists() and not self.folder.exists():
-            _replaced(self.folder).rename(self.folder)  # killed between the two renames of ``_publish``
+        recover(self.folder)
         if self.folder.exists() and not overwrite:
             raise InputError(f"{folder}: exists already (--overwrite replaces it)")
-        if self.folder.exists() and not is_store(self.folder) and (self.folder.is_file() or any(self.folder.iterdir())):
-            raise InputError(f"{folder}: is not a store, so --overwrite does not replace it")
+        if self.folder.exists():
+            STORE.require_ours(self.folder)
         self.dtype = None if dtype is None else np.dtype(dtype)
         if self.dtype is not None and self.dtype not in (np.float16, np.float32):
             raise InputError(f"a store holds float16 or float32, not {self.dtype}")
-        self.source = source
+        self.source, self.made_by = source, made_by
+        self.recipe, self.model = recipe, model
+        self.origin: dict[str, str] = {}
+        self.extra: dict[str, bytes] = {}
         self.rows = 0
         self.state: dict[str, Any] = {}
         self._partial = partial_folder(self.folder)
@@ -162,7 +175,8 @@ class StoreWriter:
             self._saved_columns = len(self._columns)
         names = self._columns[0].labels.names if self._columns and self._columns[0].labels else None
         shapes = {m: [file.dtype.str, list(file.tail)] for m, file in self._files.items()}
-        journal = {"rows": self.rows, "state": dict(state), "files": shapes, "class_names": names}
+        has_ids = all(part.has_ids for part in self._columns)
+        journal = {"rows": self.rows, "state": dict(state), "files": shapes, "class_names": names, "has_ids": has_ids}
         write_atomic(self._partial / JOURNAL, json.dumps(journal).encode())
 
     def close(self) -> None:
@@ -187,6 +201,8 @@ class StoreWriter:
         for stray in self._partial.iterdir():
             if stray.name not in names:
                 stray.unlink()
+        for name, content in self.extra.items():
+            write_atomic(self._partial / name, content)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -194,10 +210,19 @@ class StoreWriter:
             "modalities": list(self._files),
             "class_names": None if columns.labels is None else list(columns.labels.names),
             "source": self.source or columns.source,
+            "made_by": self.made_by,
+            "made_up_ids": not columns.has_ids,
+            "origin": self.origin,
             "files": {name: _describe(self._partial / name) for name in names},
         }
+        if self.recipe is not None:
+            manifest["recipe"] = dict(self.recipe)
+        if self.model is not None:
+            manifest["model"] = dict(self.model)
+        if self.extra:
+            manifest["extra"] = {name: {"sha256": sha256(self._partial / name)} for name in self.extra}
         write_atomic(self._partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _publish(self._partial, self.folder)
+        publish(self._partial, self.folder, STORE)
 
     @property
     def resumable(self) -> bool:
@@ -213,10 +238,14 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        name_file(error, self.folder)
         try:
             if kind is None:
-                self.close()
+                with named(self.folder):
+                    self.close()
         except BaseException:
             self.discard()
             raise
@@ -232,7 +261,7 @@ class StoreWriter:
         for part in parts:
             if int(part.stem.split("-")[1]) <= self.rows:
                 with np.load(part, allow_pickle=False) as saved:
-                    self._columns.append(_unpack(saved, journal["class_names"]))
+                    self._columns.append(_unpack(saved, journal["class_names"], journal["has_ids"]))
         self._saved_columns = len(self._columns)
 
 
@@ -254,9 +283,10 @@ def interrupted_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
-def partial_folder(folder: Path) -> Path:
-    """Where a store is built before it gets its name."""
-    return folder.parent / f".{folder.name}.partial"
+def made_by(folder: str | os.PathLike[str]) -> str | None:
+    """What the writer of a finished store was given as ``made_by``."""
+    recorded = read_manifest(Path(folder)).get("made_by")
+    return None if recorded is None else str(recorded)
 
 
 class _GrowingArray:
@@ -291,7 +321,8 @@ class _GrowingArray:
         self._file.close()
 
     def abandon(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is left in the buffer may not fit on the disk either
+            self._file.close()
 
 
 def _check_name(modality: str, source: str) -> None:
@@ -350,7 +381,7 @@ def _pack(columns: Pairs) -> dict[str, npt.NDArray[Any]]:
     return packed
 
 
-def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None) -> Pairs:
+def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None, has_ids: bool) -> Pairs:
     """The inverse of ``_pack``."""
     present = {key.removeprefix("present:"): saved[key] for key in saved if key.startswith("present:")}
     return Pairs(
@@ -360,6 +391,7 @@ def _unpack(saved: Mapping[str, npt.NDArray[Any]], class_names: list[str] | None
         Labels(saved["indices"], saved["indptr"], tuple(class_names or ())) if "indices" in saved else None,
         saved.get("split"),
         {key.removeprefix("lengths:"): saved[key] for key in saved if key.startswith("lengths:")},
+        has_ids=has_ids,
     )
 
 
@@ -367,28 +399,6 @@ def sync(file: BinaryIO) -> None:
     """Flush an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def _replaced(folder: Path) -> Path:
-    """Where an overwritten store waits until the new one has its name."""
-    return folder.parent / f".{folder.name}.replaced"
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Give a whole store its name; what had the name before is removed after, never before."""
-    sync_folder(partial)
-    retired = _replaced(folder)
-    shutil.rmtree(retired, ignore_errors=True)
-    if folder.exists():
-        folder.rename(retired)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if retired.exists():
-            retired.rename(folder)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:
@@ -417,15 +427,21 @@ def open_store(folder: str | os.PathLike[str], verify: bool | None = False) -> P
         InputError: not a store, a file missing or not what the manifest says, or a checksum that is wrong.
     """
     with open_table(Path(folder), refuse, verify=verify) as table:
-        return Pairs(
-            features={m: np.asanyarray(x) for m, x in table.features.items()},
-            ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
-            present=table.present,
-            labels=table.labels,
-            split=table.split,
-            lengths=table.lengths,
-            source=table.source,
-        )
+        return mapped(table)
+
+
+def mapped(table: Table) -> Pairs:
+    """An opened store as memory-mapped ``Pairs``."""
+    return Pairs(
+        features={m: np.asanyarray(x) for m, x in table.features.items()},
+        ids=table.ids,  # type: ignore[arg-type]  # a store always has ids
+        present=table.present,
+        labels=table.labels,
+        split=table.split,
+        lengths=table.lengths,
+        source=table.source,
+        has_ids=table.has_ids,
+    )
 
 
 def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Table:
@@ -436,7 +452,7 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
     folder = path
     if verify is None:
         verify = size_of(folder) <= VERIFY_BYTES
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, entry in manifest["files"].items():
         array = _open_array(folder, name, entry, report)
@@ -448,6 +464,14 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
                 Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
             )
         arrays[name.removesuffix(".npy")] = array
+    for name, entry in manifest.get("extra", {}).items():
+        if not (folder / name).is_file():
+            report(str(folder), Problem("missing-dataset", name, "missing"))
+        elif verify and sha256(folder / name) != entry["sha256"]:
+            report(
+                str(folder),
+                Problem("checksum", name, "SHA-256 differs from the manifest's: the file was changed or damaged"),
+            )
     rows = manifest["rows"]
     for key in [
         key for key, a in arrays.items() if key != "label_indices" and len(a) != rows + (key == "label_indptr")
@@ -466,14 +490,39 @@ def open_table(path: Path, report: Report, *, verify: bool | None = None) -> Tab
         format="store",
         features=dict(features),
         ids=np.asarray(arrays["ids"]),
+        made_up_ids=bool(manifest.get("made_up_ids", False)),
         present={m: np.asarray(arrays[f"{m}_present"]) for m in features if f"{m}_present" in arrays},
         labels=_labels(arrays, manifest, folder),
         split=np.asarray(arrays["split"]) if "split" in arrays else None,
         lengths={m: np.asarray(arrays[f"{m}_lengths"]) for m in features if f"{m}_lengths" in arrays},
+        origin=manifest.get("origin", {}),
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_extra(folder: Path, name: str) -> bytes | None:
+    """A file that a store has beside its arrays; ``None`` where it has none of the name.
+
+    Raises:
+        InputError: not a store, or a file that is missing or was changed.
+    """
+    entry = read_manifest(folder).get("extra", {}).get(name)
+    if entry is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"{path}: missing")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise InputError(f"{path}: SHA-256 differs from the manifest's: the file was changed or damaged")
+    return content
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A store's manifest.
+
+    Raises:
+        InputError: none, damaged, or of a version that this release does not know.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: not a store (no {MANIFEST})")
@@ -486,6 +535,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             isinstance(manifest["rows"], int)
             and all(isinstance(name, str) for name in [*names, *manifest["modalities"], *manifest["files"]])
             and all({"shape", "dtype", "sha256"} <= entry.keys() for entry in manifest["files"].values())
+            and all(isinstance(text, str) for text in manifest.get("origin", {}).values())
+            and all(Path(n).name == n and "sha256" in entry for n, entry in manifest.get("extra", {}).items())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a valid manifest") from error

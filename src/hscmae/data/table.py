@@ -60,7 +60,7 @@ class Problem:
     Attributes:
         code: a fixed word for programs. Of the file: unreadable, damaged, truncated, checksum, external-link,
             oversized. Of datasets: missing-dataset, wrong-rank, wrong-type, row-count, dimensions, length-range,
-            no-rows. Of columns: empty-ids, duplicate-ids, label-range, label-indptr, split-values, order-range,
+            no-rows, group. Of columns: empty-ids, duplicate-ids, label-range, label-indptr, split-values, order-range,
             order-overlap, order-missing. Of features: not-finite, overflow, constant-columns, zero-rows, silent-rows,
             duplicate-rows, duplicates-across-splits.
         dataset: the dataset it is in, or "" for the file as a whole.
@@ -85,18 +85,19 @@ class Problem:
 
 
 # What a person should know of but reading and training live with; every other code is a fault.
-REMARKS = ("constant-columns", "zero-rows", "silent-rows", "duplicate-rows", "duplicates-across-splits")
+REMARKS = ("group", "constant-columns", "zero-rows", "silent-rows", "duplicate-rows", "duplicates-across-splits")
 
 Report = Callable[[str, Problem], None]
 
 
 def refuse(source: str, problem: Problem) -> None:
-    """The ``Report`` of every reading verb: the first problem ends the reading.
+    """The ``Report`` of every reading verb: the first fault ends the reading.
 
     Raises:
-        InputError: always.
+        InputError: unless the problem is a remark.
     """
-    raise InputError(problem.line(source))
+    if problem.is_fault:
+        raise InputError(problem.line(source))
 
 
 class RowArray(Protocol):
@@ -139,7 +140,9 @@ class Table:
         format: the layout's name, for ``inspect``.
         features: modality name -> row array of shape (n, d) or (n, t, d).
         ids: identifiers as bytes, shape (n,), or ``None`` where the file has none.
+        made_up_ids: they are row numbers of the file that a store was made of; see ``has_ids``.
         present, labels, split, lengths: as in ``Pairs``.
+        origin: what the file says of where it comes from: source, licence, citation.
         raw_row_bytes: bytes read from the file for one row, where that is more than the row's own.
         resources: what to close at the end.
     """
@@ -148,10 +151,12 @@ class Table:
     format: str
     features: dict[str, RowArray]
     ids: npt.NDArray[np.bytes_] | None = None
+    made_up_ids: bool = False
     present: dict[str, BoolArray] = field(default_factory=dict)
     labels: Labels | None = None
     split: npt.NDArray[np.bytes_] | None = None
     lengths: dict[str, IntArray] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
     raw_row_bytes: int = 0
     resources: ExitStack = field(default_factory=ExitStack)
 
@@ -163,6 +168,27 @@ class Table:
 
     def __len__(self) -> int:
         return int(next(iter(self.features.values())).shape[0])
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the file has ids of its own, which name the same clips in another file."""
+        return self.ids is not None and not self.made_up_ids
+
+    def select(self, modalities: Sequence[str]) -> None:
+        """Keep these modalities alone, in this order.
+
+        Raises:
+            InputError: one that the file lacks, or one named twice.
+        """
+        if len(set(modalities)) < len(modalities):
+            raise InputError(f"{self.source}: a modality is named twice: {', '.join(modalities)}")
+        for m in modalities:
+            if m not in self.features:
+                raise InputError(f"{self.source}: has no {m}; it has {', '.join(self.features) or 'nothing'}")
+        for column in (self.features, self.present, self.lengths):
+            kept = {m: column[m] for m in modalities if m in column}
+            column.clear()
+            column.update(kept)  # type: ignore[arg-type]
 
     def block_rows(self, rows: int = BLOCK_ROWS) -> int:
         """``rows``, or fewer where so many would take more than ``BLOCK_BYTES``."""
@@ -191,11 +217,12 @@ class Table:
         return Pairs(
             features={m: self.features_of(m, start, stop) for m in self.features},
             ids=ids if self.ids is None else self.ids[rows],
-            present={m: p[rows] for m, p in self.present.items()},
+            present={m: self.present[m][rows] for m in self.features if m in self.present},
             labels=None if self.labels is None else self.labels.take(np.arange(start, stop)),
             split=None if self.split is None else self.split[rows],
-            lengths={m: v[rows] for m, v in self.lengths.items()},
+            lengths={m: self.lengths[m][rows] for m in self.features if m in self.lengths},
             source=self.source,
+            has_ids=self.has_ids,
         )
 
     def blocks(
@@ -280,6 +307,7 @@ def concatenate(blocks: Sequence[Pairs]) -> Pairs:
         labels=None if first.labels is None else stack_labels([b.labels for b in blocks if b.labels is not None]),
         split=None if first.split is None else np.concatenate([b.split for b in blocks if b.split is not None]),
         lengths={m: np.concatenate([b.lengths[m] for b in blocks]) for m in first.lengths},
+        has_ids=all(b.has_ids for b in blocks),
     )
 
 

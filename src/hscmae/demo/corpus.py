@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.cpus import usable_cpus
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.demo import pictures, sounds
 from hscmae.errors import InputError
@@ -121,7 +122,7 @@ def make_corpus(
                 _write_wav(partial / f"{clip.id}.wav", recording)
                 require("PIL.Image", "media").fromarray(picture).save(partial / f"{clip.id}.png", compress_level=3)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and Pillow let go of the lock where it counts
+        with ThreadPoolExecutor(usable_cpus()) as pool:  # NumPy and Pillow let go of the lock where it counts
             for done, _ in enumerate(pool.map(write, truth), start=1):
                 if progress is not None:
                     progress(done, clips)

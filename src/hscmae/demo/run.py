@@ -5,6 +5,7 @@ Offline and with no data at hand. Everything that it does, a user can do with th
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from typing import Any
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
 from hscmae.demo.corpus import make_corpus, read_truth, with_truth
-from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
 from hscmae.extract import extract
+from hscmae.files import FolderKind, output_folder, write_atomic
 from hscmae.methods import get_method
 from hscmae.report import Contender, write_report
 from hscmae.runs import train_run
 
 Progress = Callable[[str, int, int], None]
+MARKER = "demo.json"
+DEMO = FolderKind("a demo", [MARKER], "hscmae-demo", [MARKER, "report.html", "media/*", "features/*", "run/*"])
 METHODS = {
     "random": "chance (random projection)",
     "cca": "plain CCA",
@@ -48,6 +51,8 @@ def make_data(folder: Path, *, clips: int, seed: int, progress: Progress) -> Pai
     extracted = extract(
         [folder / "media"],
         folder / "extracted",
+        audio="light",
+        visual="light",
         progress=lambda done, total: progress("extract features", done, total),
     )
     pairs = with_truth(extracted, truth)
@@ -66,13 +71,12 @@ def run_demo(
     Raises:
         InputError: ``output`` exists and ``overwrite`` is not set, or is not a demo's.
     """
-    if output.exists():
-        if not overwrite:
-            raise InputError(f"{output}: exists already; --overwrite replaces it")
-        if not output.is_dir() or (any(output.iterdir()) and not (output / "media" / "truth.json").exists()):
-            raise InputError(f"{output}: exists and is not a demo; remove it yourself if it is no longer needed")
-        shutil.rmtree(output)
-    output.mkdir(parents=True)
+    with output_folder(output, DEMO, resume=False, overwrite=overwrite, resumable=lambda _: False) as place:
+        write_atomic(place / MARKER, json.dumps({"format": DEMO.format, "clips": clips, "seed": seed}).encode())
+        return _fill(place, clips=clips, seed=seed, progress=progress)
+
+
+def _fill(output: Path, *, clips: int, seed: int, progress: Progress) -> list[Result]:
     pairs = make_data(output, clips=clips, seed=seed, progress=progress)
     results = []
     for done, (name, title) in enumerate(METHODS.items()):

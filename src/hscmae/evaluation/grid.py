@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from hscmae.data.pairs import BoolArray
 from hscmae.errors import InputError, describe_rows
@@ -54,7 +53,7 @@ def as_rows(x: Any, name: str = "embeddings", present: BoolArray | None = None) 
     Raises:
         InputError: not two-dimensional, not numeric, or not finite.
     """
-    if isinstance(x, Tensor):
+    if hasattr(x, "detach"):  # a tensor; torch itself is not needed here, and its import takes a second
         x = x.detach().cpu().double().numpy()
     try:
         rows: Float64Array = np.asarray(x, dtype=np.float64)

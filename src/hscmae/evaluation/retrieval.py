@@ -37,6 +37,8 @@ class Embedder(Protocol):
 
     def require_modalities(self, pairs: Pairs) -> None: ...
 
+    def trained_on(self, pairs: Pairs) -> BoolArray | None: ...
+
     def embed(
         self, modality: str, x: npt.ArrayLike, *, present: BoolArray | None, lengths: npt.NDArray[np.int64] | None
     ) -> FloatArray: ...
@@ -75,6 +77,7 @@ class Retrieval:
         present: modality name -> which rows have it, shape (n,); a row that lacks a modality neither queries with it
             nor is found by it. All rows, where not given.
         silent: modality name -> rows whose input was silent, shape (n,); only counted.
+        trained_on: rows that what embeds was trained on, shape (n,), where that is known; only counted.
         split: what the clips are called in ``metrics``, if anything.
         device: where to rank; by default the GPU where there is one.
         progress: called with a stage's name, what is done and what there is.
@@ -91,6 +94,7 @@ class Retrieval:
         *,
         present: Mapping[str, BoolArray] | None = None,
         silent: Mapping[str, BoolArray] | None = None,
+        trained_on: BoolArray | None = None,
         split: str | None = None,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
@@ -109,7 +113,7 @@ class Retrieval:
         self.present = {m: np.ones(n, dtype=bool) for m in embeddings} | {
             m: np.asarray(mask, dtype=bool) for m, mask in (present or {}).items() if m in embeddings
         }
-        self.silent = dict(silent or {})
+        self.silent, self.trained_on = dict(silent or {}), trained_on
         self.rows: dict[str, Rows] = {}  # modality -> clips that have it, (n_m,)
         for m, mask in self.present.items():
             if mask.shape != (n,):
@@ -146,7 +150,15 @@ class Retrieval:
         """
         pairs = Pairs.of(data)
         method.require_modalities(pairs)
-        return cls.embedded(method.embed, pairs, tuple(method.dims_), split=split, device=device, progress=progress)
+        return cls.embedded(
+            method.embed,
+            pairs,
+            tuple(method.dims_),
+            split=split,
+            trained_on=method.trained_on,
+            device=device,
+            progress=progress,
+        )
 
     @classmethod
     def embedded(
@@ -156,6 +168,7 @@ class Retrieval:
         modalities: tuple[str, ...],
         *,
         split: str,
+        trained_on: Callable[[Pairs], BoolArray | None] = lambda _: None,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
     ) -> Retrieval:
@@ -178,6 +191,7 @@ class Retrieval:
             scored.labels,
             present={m: vectors.present[m][rows] for m in modalities},
             silent={m: silent[m][rows] for m in modalities},
+            trained_on=trained_on(scored),
             split=chosen,
             device=device,
             progress=progress,
@@ -232,6 +246,7 @@ class Retrieval:
 
         A mean also has ``..._ci``: its 95% percentile bootstrap interval over clips. Top-level keys: ``split`` where it
         is known, ``n_queries`` (clips that query in any direction), ``n_paired`` (clips with every modality),
+        ``n_trained_on`` (rows that the model was trained on, where that is known: their figures say little of others),
         ``silent/{modality}`` (rows marked silent; they are ranked like any other), ``chance/mAP`` (expected mAP of a
         random order). Without labels the keys that need them are absent.
 
@@ -257,6 +272,8 @@ class Retrieval:
         result: dict[str, Any] = {} if self.split is None else {"split": self.split}
         result["n_queries"] = int(np.logical_or.reduce(masks).sum())
         result["n_paired"] = int(np.logical_and.reduce(masks).sum())
+        if self.trained_on is not None:
+            result["n_trained_on"] = int(self.trained_on.sum())
         for m, mask in self.silent.items():
             result[f"silent/{m}"] = int(np.sum(mask))
         for name, metrics in means.items():

@@ -8,6 +8,7 @@ few dimensions, so fix the dimension or watch ``effective_rank`` and ``mean_rank
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,50 @@ def grounded_knn(a: FloatArray, v: FloatArray, x: FloatArray, y: FloatArray) -> 
     second factor falls there (``docs/selection.md``). Arguments and errors as in ``feature_knn``.
     """
     return mutual_knn(a, v) * math.sqrt(feature_knn(a, v, x, y))
+
+
+def grounded_rows(
+    a: FloatArray, v: FloatArray, near_x: npt.NDArray[np.intp], near_y: npt.NDArray[np.intp]
+) -> Float64Array:
+    """What each pair adds to ``grounded_knn``: n numbers whose mean it is, for the error of a difference of two models.
+
+    With the means m and f of the pairs' agreements ``m_i`` (``mutual_knn``) and ``f_i`` (``feature_knn``), and
+    ``g = m sqrt(f)``, a pair's number is ``g + sqrt(f) (m_i - m) + g (f_i - f) / (2 f)`` (the delta method).
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim).
+        near_x: ``nearest(x, n // 10)`` of the first modality's standardised features, once for all models.
+        near_y: the same of the other's.
+
+    Raises:
+        InputError: see ``mutual_knn``.
+    """
+    a, v = _paired(a, v)
+    ks = scales(len(a))
+    # As in ``mutual_knn``: rows that all tie must not agree by their order.
+    order = np.random.default_rng(0).permutation(len(v))
+    near_v = np.empty((len(v), min(max(ks), len(v) - 1)), dtype=np.intp)
+    near_v[order] = order[nearest(v[order], max(ks))]
+    mutual = _in_common(nearest(a, max(ks)), near_v, ks)
+    k = near_x.shape[1]
+    directions = ((a, v, near_y), (v, a, near_x))
+    feature = np.mean([_in_common(nearest(z, k, among), near, (k,)) for z, among, near in directions], axis=0)
+    m, f = float(mutual.mean()), float(feature.mean())
+    rows: Float64Array = m * math.sqrt(f) + math.sqrt(f) * (mutual - m)
+    if f:
+        rows += m * (feature - f) / (2 * math.sqrt(f))
+    return rows
+
+
+def _in_common(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], ks: Sequence[int]) -> Float64Array:
+    """Share of the first k of each row's neighbours that both lists have, the mean over ``ks``, shape (n,)."""
+    n, rows = len(first), np.arange(len(first))[:, None]
+    place = np.full((n, n), n)
+    place[rows, first] = np.arange(first.shape[1])
+    found = place[rows, second]  # (n, k), where the second list's neighbours stand in the first
+    share: Float64Array = np.mean([(found[:, :k] < k).mean(axis=1) for k in ks], axis=0)
+    return share
 
 
 def _places_in_both(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -25,6 +25,10 @@ class Covariances:
         mean: modality -> mean over the rows that have it, shape (d_m,), float64.
         within: modality -> covariance, shape (d_m, d_m), float64.
         cross: covariance of the first modality with the second, shape (d_1, d_2), float64.
+
+    >>> moments = covariances({"audio": torch.randn(50, 3), "visual": torch.randn(50, 4)})
+    >>> moments.within["visual"].shape, moments.cross.shape
+    (torch.Size([4, 4]), torch.Size([3, 4]))
     """
 
     mean: Mapping[str, Tensor]
@@ -40,6 +44,11 @@ class CanonicalMaps:
         mean: modality -> shape (d_m,).
         weight: modality -> shape (d_m, dim).
         correlation: canonical correlations after the ridge, descending, shape (dim,).
+
+    >>> mean, weight = {"audio": torch.tensor([1.0, 2.0])}, {"audio": torch.tensor([[2.0], [0.0]])}
+    >>> maps = CanonicalMaps(mean, weight, torch.ones(1))
+    >>> maps("audio", torch.tensor([[4.0, 7.0]]))
+    tensor([[6.]])
     """
 
     mean: Mapping[str, Tensor]
@@ -48,7 +57,7 @@ class CanonicalMaps:
 
     def __call__(self, modality: str, x: Tensor) -> Tensor:
         """Map rows of one modality, shape (n, d_m) -> (n, dim), in the type of ``x``."""
-        weight = self.weight[modality].to(x)
+        weight = self.weight[modality].to(x)  # (d_m, dim)
         return x @ weight - self.mean[modality].to(x) @ weight
 
 
@@ -60,6 +69,11 @@ def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = 
     Args:
         x: two modalities, each of shape (n, d_m).
         present: modality -> rows that have it, shape (n,), bool; all where not given.
+
+    >>> x = {"audio": torch.tensor([[1.0], [3.0]]), "visual": torch.tensor([[0.0, 4.0], [2.0, 0.0]])}
+    >>> moments = covariances(x)
+    >>> moments.mean["visual"], moments.cross
+    (tensor([1., 2.], dtype=torch.float64), tensor([[ 1., -2.]], dtype=torch.float64))
     """
     if present is None:
         present = {m: torch.ones(len(rows), dtype=torch.bool, device=rows.device) for m, rows in x.items()}
@@ -78,6 +92,12 @@ def stream_covariances(blocks: Iterable[tuple[Mapping[str, Tensor], Mapping[str,
 
     Args:
         blocks: features and presence of some rows, as ``covariances`` takes them.
+
+    >>> x = {"audio": torch.randn(40, 2).double(), "visual": torch.randn(40, 3).double()}
+    >>> present = {m: torch.ones(10, dtype=torch.bool) for m in x}
+    >>> blocks = (({m: v[i : i + 10] for m, v in x.items()}, present) for i in range(0, 40, 10))
+    >>> stream_covariances(blocks).cross.allclose(covariances(x).cross)
+    True
     """
     within: dict[str, _Comoment] = {}
     cross: _Comoment | None = None
@@ -110,6 +130,12 @@ def blended(moments: Covariances, background: Covariances | None, share: float) 
         moments: of the training rows.
         background: of the background pairs, in the same units; ``None`` for none.
         share: p, in [0, 1].
+
+    >>> one = Covariances({}, {"audio": torch.eye(1), "visual": torch.eye(1)}, torch.tensor([[1.0]]))
+    >>> other = Covariances({}, {"audio": torch.eye(1) * 3, "visual": torch.eye(1)}, torch.tensor([[0.0]]))
+    >>> drawn = blended(one, other, share=0.5)
+    >>> drawn.within["audio"], drawn.cross
+    (tensor([[2.]]), tensor([[0.5000]]))
     """
     if background is None:
         return moments
@@ -158,12 +184,26 @@ def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = Tru
 
     Raises:
         torch.linalg.LinAlgError: a covariance is singular at this ridge.
+
+    Two views of one hidden number, each with noise in a dimension of its own:
+
+    >>> cause, noise = torch.randn(500, 1).double(), torch.randn(2, 500, 1).double()
+    >>> x = {"audio": torch.hstack([cause, noise[0]]), "visual": torch.hstack([noise[1], -2 * cause])}
+    >>> maps = ridge_cca(covariances(x), dim=1, ridge=0.0)
+    >>> z = {m: maps(m, rows) for m, rows in x.items()}
+    >>> maps.correlation.allclose(torch.ones(1).double()), z["audio"].allclose(z["visual"])
+    (True, True)
     """
     return solve_whitened(moments, whitening(moments.within, ridge), dim, scale=scale)
 
 
 def whitening(within: Mapping[str, Tensor], ridge: float) -> dict[str, Tensor]:
-    """Cholesky factors :math:`L_m` of the regularised covariances; see ``ridge_cca``, which raises the same."""
+    """Cholesky factors :math:`L_m` of the regularised covariances; see ``ridge_cca``, which raises the same.
+
+    >>> whitening({"audio": torch.tensor([[4.0, 0.0], [0.0, 4.0]])}, ridge=1.25)["audio"]
+    tensor([[3., 0.],
+            [0., 3.]])
+    """
     factors = {}
     for m, cov in within.items():
         size = ridge * torch.diagonal(cov).mean() + torch.finfo(cov.dtype).tiny
@@ -174,14 +214,20 @@ def whitening(within: Mapping[str, Tensor], ridge: float) -> dict[str, Tensor]:
 def solve_whitened(
     moments: Covariances, factors: Mapping[str, Tensor], dim: int, *, scale: bool = True
 ) -> CanonicalMaps:
-    """``ridge_cca`` from the Cholesky factors, which serve every cross-covariance of the same rows."""
-    a, b = factors.values()
-    whitened = torch.linalg.solve_triangular(a, moments.cross, upper=False)
-    whitened = torch.linalg.solve_triangular(b.T, whitened, upper=True, left=False)
+    """``ridge_cca`` from the Cholesky factors, which serve every cross-covariance of the same rows.
+
+    >>> moments = covariances({"audio": torch.randn(50, 3), "visual": torch.randn(50, 4)})
+    >>> maps = solve_whitened(moments, whitening(moments.within, 1.0), dim=2)
+    >>> maps.weight["audio"].equal(ridge_cca(moments, dim=2, ridge=1.0).weight["audio"])
+    True
+    """
+    a, b = factors.values()  # (d_1, d_1), (d_2, d_2)
+    whitened = torch.linalg.solve_triangular(a, moments.cross, upper=False)  # (d_1, d_2)
+    whitened = torch.linalg.solve_triangular(b.T, whitened, upper=True, left=False)  # (d_1, d_2)
     # LAPACK is twice as quick on a tall matrix as on a wide one.
     tall = len(a) >= len(b)
     u, s, vt = torch.linalg.svd(whitened if tall else whitened.T, full_matrices=False)
-    u, s, v = u[:, :dim], s[:dim], vt[:dim].T
+    u, s, v = u[:, :dim], s[:dim], vt[:dim].T  # of the narrower modality v; at most dim columns
     directions = (u, v) if tall else (v, u)
     gain = s if scale else torch.ones_like(s)
     missing = (0, dim - len(s))

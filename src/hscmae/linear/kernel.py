@@ -28,6 +28,10 @@ class KernelMap:
         bandwidth: b, a scalar.
         basis: shape (l, r).
         offset: shape (r,).
+
+    >>> features = kernel_map(torch.randn(20, 3), torch.arange(10), rank=4)
+    >>> features.landmarks.shape, features(torch.randn(7, 3)).shape
+    (torch.Size([10, 3]), torch.Size([7, 4]))
     """
 
     mean: Tensor
@@ -38,19 +42,25 @@ class KernelMap:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map rows, shape (n, d) -> (n, r), in the type of the landmarks."""
-        blocks = torch.split(x, BLOCK)
+        blocks = torch.split(x, BLOCK)  # (b, d) each
         return torch.cat([self._kernel(block) @ self.basis - self.offset for block in blocks])
 
     def then(self, mean: Tensor, weight: Tensor) -> KernelMap:
-        """This map followed by an affine one, ``z -> (z - mean) @ weight``, as one map."""
+        """This map followed by an affine one, ``z -> (z - mean) @ weight``, as one map.
+
+        >>> x = torch.randn(20, 3)
+        >>> features, mean, weight = kernel_map(x, torch.arange(20), 5), torch.ones(5).double(), torch.eye(5).double()
+        >>> features.then(mean, weight)(x).allclose(features(x) - 1)
+        True
+        """
         return replace(self, basis=self.basis @ weight, offset=(self.offset + mean) @ weight)
 
-    def to(self, dtype: torch.dtype) -> KernelMap:
-        """The same map in another type."""
-        return KernelMap(**{name: value.to(dtype) for name, value in vars(self).items()})
+    def to(self, kind: torch.dtype | torch.device) -> KernelMap:
+        """The same map in another type, or on another device."""
+        return KernelMap(**{name: value.to(kind) for name, value in vars(self).items()})
 
     def _kernel(self, x: Tensor) -> Tensor:
-        rows = F.normalize(x.to(self.landmarks) - self.mean, dim=1)
+        rows = F.normalize(x.to(self.landmarks) - self.mean, dim=1)  # (n, d)
         return torch.exp(-torch.cdist(rows, self.landmarks).square() / self.bandwidth)
 
 
@@ -65,14 +75,36 @@ def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0) 
         landmarks: which of the rows, shape (l,), int64.
         rank: r, the number of components; at most l.
         factor: bandwidth in units of the median squared distance between landmarks.
+
+    With every row a landmark and every component kept, inner products of features are the kernel:
+
+    >>> x = torch.randn(20, 3)
+    >>> z = kernel_map(x, torch.arange(20), rank=20)(x)
+    >>> z.shape, (z @ z.T).diagonal().allclose(torch.ones(20).double())
+    (torch.Size([20, 20]), True)
     """
     rows = x.double()
-    mean = rows.mean(0)
-    chosen = F.normalize(rows[landmarks] - mean, dim=1)
-    apart = torch.cdist(chosen, chosen).square()
+    return landmark_map(rows[landmarks], rows.mean(0), rank, factor=factor)
+
+
+def landmark_map(
+    landmarks: Tensor, mean: Tensor, rank: int, *, factor: float = 1.0, resolution: float = 1e-12
+) -> KernelMap:
+    """``kernel_map`` where the landmarks themselves are at hand, shape (l, d), and the mean of all rows, shape (d,).
+
+    Components whose eigenvalue is below ``resolution`` of the largest are no more than rounding noise: they are 0.
+
+    >>> x = torch.randn(20, 3)
+    >>> same = kernel_map(x, torch.arange(10), rank=4)
+    >>> landmark_map(x[:10], x.mean(0), rank=4)(x).allclose(same(x))
+    True
+    """
+    mean = mean.double()  # (d,)
+    chosen = F.normalize(landmarks.double() - mean, dim=1)  # (l, d)
+    apart = torch.cdist(chosen, chosen).square()  # (l, l)
     bandwidth = factor * apart.median().clamp(min=torch.finfo(apart.dtype).tiny)
-    values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))
+    values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))  # ascending: (l,), (l, l)
     rank = min(rank, len(chosen))
-    # The least eigenvalues may be rounding noise, of either sign.
-    basis = vectors[:, -rank:] / values[-rank:].clamp(min=values[-1] * 1e-12).sqrt()
+    vectors, values = vectors[:, -rank:], values[-rank:]
+    basis = torch.where(values > resolution * values[-1], vectors / values.clamp(min=0).sqrt(), 0.0)  # (l, r)
     return KernelMap(mean, chosen, bandwidth, basis, basis.new_zeros(rank))

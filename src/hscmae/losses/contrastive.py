@@ -54,21 +54,31 @@ def affinity_infonce(
 
     Relations:
         ``pair_share`` 1 is InfoNCE (van den Oord et al. 2018); soft targets as in SoftCLIP (Gao et al. 2023).
+
+    >>> z = torch.eye(3)  # three clips, each unlike the others
+    >>> nearest = Neighbours(torch.tensor([[1], [2], [0]]), torch.ones(3, 1))
+    >>> far = affinity_infonce(z, z, nearest, tau=0.1)
+    >>> near = affinity_infonce(z, z[[2, 0, 1]], nearest, tau=0.1)  # a key for its neighbour, of the same direction
+    >>> bool(near < far)
+    True
+    >>> own_pair = affinity_infonce(z, z, nearest, tau=1.0, pair_share=1.0)
+    >>> own_pair.allclose(F.cross_entropy(z @ z.T, torch.arange(3)))
+    True
     """
     if mask_pair and pair_share > 0:
         raise ValueError("a pair that is left out of the denominator cannot have a share: set pair_share to 0")
-    own = torch.arange(first, first + len(query), device=query.device)
+    own = torch.arange(first, first + len(query), device=query.device)  # (n,)
     soft = neighbours if key_valid is None else neighbours.restricted_to(key_valid)
-    index, weight = soft.index, soft.weight
+    index, weight = soft.index, soft.weight  # (n, k), with the own pair (n, k + 1)
     if pair_share > 0:
-        pair = torch.full_like(weight[:, :1], pair_share)
+        pair = torch.full_like(weight[:, :1], pair_share)  # (n, 1)
         if key_valid is not None:
             pair = pair * key_valid[own, None]
         index, weight = torch.cat([index, own[:, None]], 1), torch.cat([(1 - pair_share) * weight, pair], 1)
     if query_valid is not None:
         weight = weight * query_valid[:, None]
-    q, k = F.normalize(query, dim=1), F.normalize(keys, dim=1)
-    offset = None if key_valid is None else torch.where(key_valid, 0.0, -torch.inf).to(q.dtype)
+    q, k = F.normalize(query, dim=1), F.normalize(keys, dim=1)  # (n, dim), (m, dim)
+    offset = None if key_valid is None else torch.where(key_valid, 0.0, -torch.inf).to(q.dtype)  # (m,)
     summed: Tensor = _SoftCrossEntropy.apply(  # type: ignore[no-untyped-call]
         q, k, index, weight, tau, offset, own if mask_pair else None
     )
@@ -95,20 +105,20 @@ class _SoftCrossEntropy(torch.autograd.Function):
         offset: Tensor | None,
         own: Tensor | None,
     ) -> Tensor:
-        loss, dq, dk = q.new_zeros(()), torch.empty_like(q), torch.zeros_like(k)
+        loss, dq, dk = q.new_zeros(()), torch.empty_like(q), torch.zeros_like(k)  # (), (n, dim), (m, dim)
         for rows in row_blocks(q, k):
-            scaled, w = q[rows] / tau, weight[rows]
-            logits = scaled @ k.T
-            mass = w.sum(1, keepdim=True)
+            scaled, w = q[rows] / tau, weight[rows]  # (b, dim), (b, k)
+            logits = scaled @ k.T  # (b, m)
+            mass = w.sum(1, keepdim=True)  # (b, 1)
             attraction = (w * logits.gather(1, index[rows])).sum()
             if offset is not None:
                 logits += offset
             if own is not None:
                 logits.scatter_(1, own[rows, None], -torch.inf)
             # A row without any key has an infinite log-sum; it has no mass either.
-            log_sum = torch.where(mass > 0, logits.logsumexp(1, keepdim=True), 0.0)
+            log_sum = torch.where(mass > 0, logits.logsumexp(1, keepdim=True), 0.0)  # (b, 1)
             loss += (mass * log_sum).sum() - attraction
-            slope = logits.sub_(log_sum).exp_().mul_(mass).scatter_add_(1, index[rows], -w)
+            slope = logits.sub_(log_sum).exp_().mul_(mass).scatter_add_(1, index[rows], -w)  # (b, m)
             torch.mm(slope, k / tau, out=dq[rows])
             dk.addmm_(slope.T, scaled)
         ctx.save_for_backward(dq, dk)
@@ -129,11 +139,19 @@ def infonce(z1: Tensor, z2: Tensor, *, tau: float = 0.07, valid: Tensor | None =
         z2: embeddings of the other, shape (n, dim); row i of both is a pair.
         tau: temperature.
         valid: rows that have both modalities, shape (n,), bool.
+
+    Pairs that agree cost little, pairs swapped much; a batch whose embeddings are all alike costs log n:
+
+    >>> z = torch.eye(4)
+    >>> bool(infonce(z, z) < 0.01), bool(infonce(z, z.flip(0)) > 10)
+    (True, True)
+    >>> torch.exp(infonce(torch.ones(4, 2), torch.ones(4, 2))).round()
+    tensor(4.)
     """
     if valid is not None:
         z1, z2 = z1[valid], z2[valid]
-    logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / tau
-    target = torch.arange(len(logits), device=logits.device)
+    logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / tau  # (n, n)
+    target = torch.arange(len(logits), device=logits.device)  # (n,)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -162,11 +180,19 @@ def softclip(
         soft_share: s, in [0, 1]; 0 is InfoNCE.
         tau_target: temperature of the soft targets, the sample itself among them.
         valid: rows that have both modalities, shape (n,), bool.
+
+    With hard targets it is InfoNCE; with soft ones, clips that are alike within a modality may agree across:
+
+    >>> z1, z2 = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), torch.eye(3)[:, :2]
+    >>> softclip(z1, z2, tau=1.0, soft_share=0.0).allclose(infonce(z1, z2, tau=1.0))
+    True
+    >>> bool(softclip(z1, z1, soft_share=0.5) < softclip(z1, z1.flip(0), soft_share=0.5))
+    True
     """
     if valid is not None:
         z1, z2 = z1[valid], z2[valid]
-    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
-    logits = z1 @ z2.T / tau
-    own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
+    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)  # (n, dim)
+    logits = z1 @ z2.T / tau  # (n, n)
+    own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)  # (n, n)
     there, back = ((1 - soft_share) * own + soft_share * (z @ z.T / tau_target).softmax(1).detach() for z in (z1, z2))
     return (F.cross_entropy(logits, there) + F.cross_entropy(logits.T, back)) / 2

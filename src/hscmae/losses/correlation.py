@@ -47,6 +47,14 @@ def correlation_loss(
     Recommendations:
         A batch much larger than d: for independent views the squared correlations sum to about d^2/(n - 1) by
         chance alone. Never take a cosine of raw outputs: the loss is unchanged by any invertible map of one view.
+
+    One view and any invertible map of it correlate wholly, independent views hardly:
+
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> z, other = torch.randn(2, 500, 4, generator=noise, dtype=torch.float64)
+    >>> mixed = z @ torch.randn(4, 4, generator=noise, dtype=torch.float64)
+    >>> bool(correlation_loss(z, mixed, ridge=0).abs() < 1e-6), bool(correlation_loss(z, other) > 0.9)
+    (True, True)
     """
     loss: Tensor = _Correlation.apply(z1, z2, ridge, form, valid)  # type: ignore[no-untyped-call]
     return loss
@@ -64,19 +72,19 @@ class _Correlation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z1: Tensor, z2: Tensor, ridge: float, form: str, valid: Tensor | None) -> Tensor:
         with torch.autocast(z1.device.type, enabled=False):
-            a, count = _centred(z1.double(), valid)
-            b, _ = _centred(z2.double(), valid)
-            l1, l2 = _cholesky(a.T @ a / count, ridge), _cholesky(b.T @ b / count, ridge)
-            half = torch.linalg.solve_triangular(l1, a.T @ b / count, upper=False)
-            t = torch.linalg.solve_triangular(l2, half.T, upper=False).T
+            a, count = _centred(z1.double(), valid)  # (n, d), scalar
+            b, _ = _centred(z2.double(), valid)  # (n, d)
+            l1, l2 = _cholesky(a.T @ a / count, ridge), _cholesky(b.T @ b / count, ridge)  # (d, d)
+            half = torch.linalg.solve_triangular(l1, a.T @ b / count, upper=False)  # (d, d)
+            t = torch.linalg.solve_triangular(l2, half.T, upper=False).T  # (d, d)
             if form == "frobenius":
                 total, m = t.square().sum(), 2 * t
             else:
                 u, s, vt = torch.linalg.svd(t)
                 total, m = s.sum(), u @ vt
             d = a.shape[1]
-            right = torch.linalg.solve_triangular(l2, m, upper=False, left=False)  # M inv(L2)
-            cross = torch.linalg.solve_triangular(l1.T, right, upper=True)
+            right = torch.linalg.solve_triangular(l2, m, upper=False, left=False)  # M inv(L2), (d, d)
+            cross = torch.linalg.solve_triangular(l1.T, right, upper=True)  # (d, d)
             slopes = []
             for own, other, by_cross, factor, square in (
                 (a, b, cross.T, l1, m @ t.T),
@@ -85,7 +93,7 @@ class _Correlation(torch.autograd.Function):
                 inner = torch.linalg.solve_triangular(factor, square, upper=False, left=False)
                 within = torch.linalg.solve_triangular(factor.T, inner, upper=True)  # times -1/2, once from each side
                 torch.diagonal(within).add_(ridge / d * torch.diagonal(within).sum())
-                slopes.append(((own @ within - other @ by_cross) / (d * count)).to(z1.dtype))
+                slopes.append(((own @ within - other @ by_cross) / (d * count)).to(z1.dtype))  # (n, d)
             ctx.save_for_backward(*slopes)
             loss: Tensor = (1 - total / d).to(z1.dtype)
             return loss

@@ -25,11 +25,17 @@ def masked_reconstruction(
 
     Returns:
         Sum of squared errors and count of hidden values, both scalars.
+
+    >>> x, visible = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    >>> masked_reconstruction(torch.zeros(2, 2), x, visible)
+    (tensor(29.), tensor(3.))
+    >>> masked_reconstruction(torch.zeros(2, 2), x, visible, present=torch.tensor([True, False]))
+    (tensor(4.), tensor(1.))
     """
     if present is None:
         squares: Tensor = _HiddenSquares.apply(predicted, x, visible)  # type: ignore[no-untyped-call]
         return squares, (visible.numel() - visible.sum()).to(visible.dtype)
-    shown = visible.masked_fill(~present[:, None], 1.0)
+    shown = visible.masked_fill(~present[:, None], 1.0)  # (n, d)
     return masked_reconstruction(predicted, x.masked_fill(~present[:, None], 0.0), shown)
 
 
@@ -38,7 +44,7 @@ class _HiddenSquares(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, predicted: Tensor, x: Tensor, visible: Tensor) -> Tensor:
-        error = predicted - x
+        error = predicted - x  # (n, d)
         error.addcmul_(error, visible, value=-1)
         ctx.save_for_backward(error)
         return torch.dot(error.flatten(), error.flatten())

@@ -24,6 +24,14 @@ class LossWeights(nn.Module):
     Recommendations:
         Learned weights drive every term towards the same size, so that an almost solved loss gets the largest
         weight; compare with fixed ones.
+
+    >>> weights = LossWeights({"global": 1.0, "local": 0.5, "sample": 0.0}, learned=False)
+    >>> weights({"global": torch.tensor(2.0), "local": torch.tensor(4.0)})
+    tensor(4.)
+    >>> weights.current()
+    {'global': 1.0, 'local': 0.5}
+    >>> len(list(LossWeights({"global": 1.0, "local": 0.5, "sample": 0.0}, learned=True).parameters()))
+    2
     """
 
     def __init__(self, initial: Mapping[str, float], *, learned: bool) -> None:

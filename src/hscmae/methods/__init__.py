@@ -1,5 +1,8 @@
 """Every method by name, behind one interface; see ``methods.base`` for how to add one."""
 
+from pathlib import Path
+
+from hscmae.artifact import read_config
 from hscmae.errors import InputError
 from hscmae.methods.base import Method
 from hscmae.methods.contrastive import InfoNCE, SoftCLIP
@@ -42,23 +45,11 @@ def get_method(name: str) -> type[Method]:
     return METHODS[name]
 
 
-__all__ = [
-    "CAVMAE",
-    "CCA",
-    "DCCA",
-    "DCCAE",
-    "HSCMAE",
-    "MAE",
-    "METHODS",
-    "PCA",
-    "PLS",
-    "InfoNCE",
-    "KernelCCA",
-    "Method",
-    "Random",
-    "RidgeCCA",
-    "SmoothedCCA",
-    "SmoothedKernelCCA",
-    "SoftCLIP",
-    "get_method",
-]
+def load(folder: str | Path) -> Method:
+    """The fitted method in ``folder``, whichever it is.
+
+    Raises:
+        InputError: not an artefact, or a damaged one.
+    """
+    folder = Path(folder)
+    return get_method(str(read_config(folder).get("method"))).load(folder)

@@ -10,7 +10,7 @@ rows, and is saved as an artefact that holds no pickle. Adding a method:
 
 from __future__ import annotations
 
-import inspect
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,102 +22,49 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hscmae.config import MethodConfig, build, dotted_names, flatten, merge, nest
+from hscmae.artifact import read_artifact, read_seen, replace_artifact
+from hscmae.config import dotted_names, flatten
+from hscmae.data.coercion import as_features
+from hscmae.data.fingerprint import Fingerprint, fingerprint
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import How, pool_steps
-from hscmae.data.scaling import Moments, Standardizer, standardizer_of
+from hscmae.data.scaling import Standardizer
 from hscmae.data.table import non_finite_rows
-from hscmae.errors import InputError, describe_rows
+from hscmae.errors import InputError, describe_rows, printable
 from hscmae.evaluation.selection import mutual_knn
 from hscmae.linear.cca import Covariances
 from hscmae.linear.smoothing import fuse
-from hscmae.methods.moments import background_share, raw_covariances, standardised
+from hscmae.methods.estimator import Estimator
+from hscmae.methods.moments import fit_scalers, raw_covariances, standardised
 from hscmae.nn.anchors import attend
 from hscmae.streams import generator
-from hscmae.training.features import row_blocks
 from hscmae.training.loop import Progress
 
 Float32Array = npt.NDArray[np.float32]
 BLOCK = 2048  # rows; small enough that one operation finds in the cache what the one before wrote
+WITHOUT_DIRECTION = "values too large for float32, or none that the model sees,"
 WITHOUT_INFLUENCE = ("training_checkpoint_seconds",)
 
 
-class Method(ABC):
+class Method(Estimator, ABC):
     """Base of all methods.
 
     Attributes:
-        config: the settings, nested and validated.
         dims_: modality -> feature dimension, once fitted, in the order of the data.
         scalers_: modality -> standardiser, once fitted.
         anchors_: fused embeddings of training clips, shape (m, dim), or ``None`` without anchors, once fitted.
+        seen_: keys of the rows that it was fitted on, or ``None`` where they did not come with a loaded model.
         summary_: what fitting found out (chosen step, criterion, ...), once fitted.
     """
 
-    name: ClassVar[str]
-    Config: ClassVar[type[MethodConfig]]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     takes_background: ClassVar[bool] = False
 
-    config: MethodConfig
     dims_: dict[str, int]
     scalers_: dict[str, Standardizer]
     anchors_: Tensor | None
     summary_: dict[str, Any]
+    seen_: Fingerprint | None = None
     _raw_background: Covariances | None = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "Config" in cls.__dict__:
-            parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-            defaults = {"preset": "default", **flatten(cls.Config())}
-            parameters += [
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
-                for name, value in defaults.items()
-            ]
-
-            def init(self: Method, **settings: Any) -> None:
-                Method.__init__(self, **settings)
-
-            init.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-            cls.__init__ = init  # type: ignore[method-assign]
-
-    def __init__(self, *, preset: str = "default", **settings: Any) -> None:
-        if preset not in self.presets:
-            raise InputError(f"{self.name} has no preset {preset!r}; it has {', '.join(self.presets)}")
-        self.preset = preset
-        nested = merge(self.presets[preset], nest(self.Config, settings))
-        self.config = build(self.Config, nested, self.name)
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], preset: str = "default") -> Self:
-        """Build from nested settings, as configuration files and artefacts hold them."""
-        config = build(cls.Config, merge(cls.presets.get(preset, {}), settings), cls.name)
-        return cls(preset=preset, **flatten(config))
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Every setting by its flat name, and the preset; what ``sklearn.base.clone`` copies."""
-        return {"preset": self.preset, **flatten(self.config)}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change settings; a ``preset`` resets every setting not given with it."""
-        kept = {} if "preset" in params else self.get_params()
-        type(self).__init__(self, **kept | params)
-        return self
-
-    def __repr__(self) -> str:
-        standard = type(self)(preset=self.preset).get_params()
-        changed = {name: value for name, value in self.get_params().items() if value != standard[name]}
-        if self.preset != "default":
-            changed = {"preset": self.preset, **changed}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "dims_")
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import Tags, TargetTags
-
-        return Tags(estimator_type=None, target_tags=TargetTags(required=False))
 
     def fit(
         self,
@@ -147,7 +94,24 @@ class Method(ABC):
             InputError: not two modalities, values that are not finite, too few complete pairs, or a background that
                 the method does not take or that has other features.
         """
-        pairs = Pairs.of(data).without_labels()
+        before = copy.copy(self.__dict__)
+        try:
+            self._fit_whole(Pairs.of(data).without_labels(), background, run=run, resume=resume, progress=progress)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    def _fit_whole(
+        self,
+        pairs: Pairs,
+        background: Pairs | Mapping[str, npt.ArrayLike] | None,
+        *,
+        run: Path | None,
+        resume: bool,
+        progress: Progress | None,
+    ) -> None:
         if len(pairs.modalities) != 2:
             raise InputError(
                 f"{pairs.source}: training needs two modalities, found {', '.join(pairs.modalities) or 'none'}"
@@ -155,6 +119,7 @@ class Method(ABC):
         rows = np.arange(len(pairs)) if pairs.split is None else pairs.rows_of("train")
         for m, x in pairs.features.items():
             _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
+        self.seen_ = fingerprint(pairs, rows=rows)
         vectors = pairs.usable(self._how, among=rows)  # what is silence, test rows must not say
         pairs = replace(pairs, present=vectors.present) if self._keeps_steps else vectors
         complete = int(pairs.complete()[rows].sum())
@@ -165,8 +130,9 @@ class Method(ABC):
         self._raw_background = None if background is None else self._background_covariances(Pairs.of(background))
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
         self._raw_background = None
+        # As a file gives it back, row by row from an aligned address: other strides may round otherwise.
+        self._restore({name: _as_loaded(value) for name, value in self._tensors().items()})
         self.anchors_ = self._fit_anchors(pairs, rows)
-        return self
 
     def embed(
         self,
@@ -188,22 +154,27 @@ class Method(ABC):
             Unit-norm embeddings, shape (n, dim), float32: their inner products are cosines.
 
         Raises:
-            InputError: unknown modality, wrong shape, or values that are not finite.
+            InputError: unknown modality, wrong shape, values that are not finite, or rows that get no direction:
+                values whose squares float32 cannot hold, or nothing that the model sees.
         """
         self._require_fitted()
         if modality not in self.dims_:
             raise InputError(f"unknown modality {modality!r}; the model has {', '.join(self.dims_)}")
-        rows = np.asarray(x)
+        rows = as_features(x, modality)
         if rows.ndim not in (2, 3) or rows.shape[-1] != self.dims_[modality]:
             raise InputError(f"{modality}: expected features of shape (n, {self.dims_[modality]}), got {rows.shape}")
         present = np.ones(len(rows), dtype=bool) if present is None else present
         if rows.ndim == 3:
             lengths = np.full(len(rows), rows.shape[1]) if lengths is None else np.asarray(lengths)
-        return self._embed_rows(modality, rows, present, lengths, check=True)
+        z = self._embed_rows(modality, rows, present, lengths, check=True)
+        if (lost := np.flatnonzero(np.isnan(z[:, 0]))).size:
+            raise InputError(f"{modality}: {WITHOUT_DIRECTION} in {describe_rows(lost.tolist())}")
+        return z
 
     def _embed_rows(
         self, modality: str, rows: FloatArray, present: BoolArray, lengths: IntArray | None, *, check: bool
     ) -> Float32Array:
+        """Unit rows; zeros where the modality is not present, not a number where a row gets no direction."""
         if lengths is not None:
             present = present & (lengths > 0)
         out = np.zeros((len(rows), self.config.dim), dtype=np.float32)
@@ -224,10 +195,15 @@ class Method(ABC):
         whole = bool(present.all())
         if not whole:
             x, lengths = x[present], None if lengths is None else lengths[present]
-        z = self._embed(modality, self._vectors(modality, x, lengths)).float()
+        vectors = self._vectors(modality, x, lengths)  # (b, d)
+        z = self._embed(modality, vectors).float()  # (b, dim)
+        size = torch.linalg.vector_norm(z, dim=1)  # (b,)
+        lost = (size == 0) | ~torch.isfinite(size) | ~torch.isfinite(torch.linalg.vector_norm(vectors, dim=1))
         if self.anchors_ is not None:
             z = attend(z, self.anchors_, tau=self.config.anchors.tau, share=self.config.anchors.share)
         unit: Float32Array = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
+        if bool(lost.any()):
+            unit[lost.numpy()] = np.nan
         if whole:
             return unit
         out = np.zeros((len(present), unit.shape[1]), dtype=np.float32)
@@ -243,11 +219,19 @@ class Method(ABC):
         }
 
     def embed_checked(self, pairs: Pairs) -> dict[str, Float32Array]:
-        """``embed_pairs`` without a check, of rows that are known to be finite where present."""
-        return {
+        """``embed_pairs`` of rows that are known to be finite where present, and are called by their ids in errors."""
+        z = {
             m: self._embed_rows(m, x, pairs.present[m], pairs.lengths.get(m), check=False)
             for m, x in pairs.features.items()
         }
+        for m, rows in z.items():
+            if (lost := np.flatnonzero(np.isnan(rows[:, 0]))).size:
+                clips = ", ".join(printable(name.decode("utf-8", "replace")) for name in pairs.ids[lost[:5]].tolist())
+                more = f" and {lost.size - 5} more" if lost.size > 5 else ""
+                raise InputError(
+                    f"{pairs.source}: {m}: {WITHOUT_DIRECTION} in {'clip' if pairs.has_ids else 'row'} {clips}{more}"
+                )
+        return z
 
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
@@ -256,29 +240,78 @@ class Method(ABC):
         first, second = self.embed_pairs(pairs).values()
         return mutual_knn(first, second)
 
+    def trained_on(self, pairs: Pairs) -> BoolArray | None:
+        """Which rows the model was trained on, known again by id or content, shape (n,).
+
+        ``None`` where the keys of the training rows did not come with a loaded model.
+        """
+        return None if self.seen_ is None else fingerprint(pairs, list(self.dims_)).among(self.seen_)
+
     def uses_seed(self, rows: int) -> bool:
         """Whether the seed can change the solution on ``rows`` training rows; if not, one fit says all."""
         return True
 
     def save(self, folder: str | Path) -> None:
-        """Write the artefact: ``model.safetensors``, ``config.json`` and a model card; see ``artifact``."""
-        from hscmae.artifact import save_artifact
+        """Write the artefact: ``model.safetensors``, ``config.json`` and a model card; see ``artifact``.
 
+        A model that is there is replaced once the new one is whole.
+
+        Raises:
+            InputError: not fitted; ``folder`` holds anything but a model.
+        """
+        replace_artifact(Path(folder), *self.packed())
+
+    def packed(
+        self, data: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+        """What an artefact holds: its configuration, the weights, and keys of the training rows.
+
+        Args:
+            data: what it was trained on, for the record: source, split, holdout, excluded ids.
+        """
         self._require_fitted()
-        save_artifact(self, Path(folder))
+        config = {
+            "method": self.name,
+            "preset": self.preset,
+            "settings": self.config.model_dump(),
+            "modalities": {m: {"dim": d} for m, d in self.dims_.items()},
+            "training": self.summary_,
+            "data": dict(data or {}),
+        }
+        tensors = dict(self._tensors())
+        for m, scaler in self.scalers_.items():
+            tensors[f"scaler/mean/{m}"] = torch.from_numpy(scaler.mean)
+            tensors[f"scaler/scale/{m}"] = torch.from_numpy(scaler.scale)
+        if self.anchors_ is not None:
+            tensors["anchors"] = self.anchors_
+        seen = {} if self.seen_ is None else {"content": self.seen_.content, "ids": self.seen_.ids}
+        return config, tensors, {name: torch.from_numpy(keys) for name, keys in seen.items() if keys is not None}
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read an artefact.
+        """Read an artefact of this method; ``hscmae.load`` reads one of any.
 
         Raises:
             InputError: not an artefact, damaged, or of another method.
         """
-        from hscmae.artifact import load_artifact
-
-        method = load_artifact(Path(folder))
-        if not isinstance(method, cls):
-            raise InputError(f"{folder}: holds a {type(method).__name__}, not a {cls.__name__}")
+        folder = Path(folder)
+        config, tensors = read_artifact(folder)
+        if config.get("method") != cls.name:
+            raise InputError(f"{folder}: holds a model of method {config.get('method')}, not {cls.name}")
+        method = cls.from_settings(config["settings"])
+        method.preset = config.get("preset", "default")
+        try:
+            method.dims_ = {m: int(entry["dim"]) for m, entry in config["modalities"].items()}
+            method.scalers_ = {
+                m: Standardizer(tensors[f"scaler/mean/{m}"].numpy(), tensors[f"scaler/scale/{m}"].numpy())
+                for m in method.dims_
+            }
+            method.summary_ = dict(config.get("training", {}))
+            method.anchors_ = tensors["anchors"] if method.config.anchors.share else None
+            method._restore(tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{folder}: weights do not fit the settings ({str(error).splitlines()[0]})") from None
+        method.seen_ = load_seen(folder)
         return method
 
     def require_same_settings(self, before: Mapping[str, Any], where: Path) -> None:
@@ -329,19 +362,7 @@ class Method(ABC):
         return torch.from_numpy(self.scalers_[modality].apply(x))
 
     def _fit_scalers(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Standardizer]:
-        # Of pooled vectors, not of steps: they are what towers see, and scaling commutes with pooling.
-        moments = {m: Moments(d) for m, d in pairs.dims.items()}
-        for x, present in row_blocks(pairs, rows, self._how):
-            for m, values in x.items():
-                moments[m].add(values[present[m]])
-        if self._raw_background is None:
-            return {m: gathered.standardizer() for m, gathered in moments.items()}
-        share, scalers = background_share(len(rows)), {}
-        for m, gathered in moments.items():
-            theirs = self._raw_background.within[m].diagonal().numpy()
-            variance = (1 - share) * gathered.squares / max(1, gathered.count) + share * theirs
-            scalers[m] = standardizer_of(gathered.mean, variance)
-        return scalers
+        return fit_scalers(pairs, rows, self._how, self._raw_background)
 
     def _background(self) -> Covariances | None:
         """Covariances of the background pairs in the units of the fit, if any were given."""
@@ -394,13 +415,30 @@ class Method(ABC):
         """Take back what ``_tensors`` gave."""
 
 
+def load_seen(folder: Path) -> Fingerprint | None:
+    """Keys of the rows that the model in ``folder`` was trained on, or ``None`` where they did not come with it."""
+    seen = read_seen(folder)
+    if seen is None:
+        return None
+    try:
+        return Fingerprint(seen["content"].numpy(), seen["ids"].numpy() if "ids" in seen else None)
+    except KeyError as error:
+        raise InputError(f"{folder}: the keys of its training rows are damaged (no {error})") from None
+
+
+def _as_loaded(value: Tensor) -> Tensor:
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
 def _require_finite(
     x: FloatArray, present: BoolArray, what: str, rows: npt.NDArray[np.intp], lengths: IntArray | None
 ) -> None:
     bad: list[int] = []
     for start in range(0, len(x), BLOCK):
         here = slice(start, start + BLOCK)
-        found = non_finite_rows(np.asarray(x[here]), present[here], None if lengths is None else lengths[here])
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
+            block = np.asarray(x[here]).astype(np.float16 if x.dtype == np.float16 else np.float32, copy=False)
+        found = non_finite_rows(block, present[here], None if lengths is None else lengths[here])
         bad += (found + start).tolist()
     _refuse_non_finite(np.intersect1d(bad, rows).tolist(), what)
 

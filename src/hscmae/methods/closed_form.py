@@ -12,6 +12,7 @@ from hscmae.streams import generator
 from hscmae.training.features import Batch
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
+KERNEL_RIDGES = (*RIDGES, 100.0)
 ROWS = 6144
 FOLDS = 3
 

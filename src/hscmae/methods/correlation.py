@@ -102,5 +102,5 @@ class DCCAE(DualEncoder):
     def _objective(self) -> DCCAEObjective:
         c = self.config
         weights = {"correlation": 1.0, "reconstruction": c.loss.reconstruction_weight}
-        decoders = build_decoders(self.dims_, c.dim, c.network, c.seed)
+        decoders = build_decoders(self._inputs, c.dim, c.network, c.seed)
         return DCCAEObjective(c, self._towers(), weights, decoders)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import logging
 from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +17,13 @@ import torch
 from torch import Tensor
 
 from hscmae.config import DeepConfig, flatten
+from hscmae.data.fingerprint import fingerprint
 from hscmae.data.pairs import FloatArray, IntArray, Pairs
 from hscmae.data.splits import validation_rows
 from hscmae.errors import InputError
-from hscmae.evaluation.selection import alignment_gap, mutual_knn, scales
+from hscmae.evaluation.selection import alignment_gap, grounded_rows, mutual_knn, nearest
 from hscmae.linear.cca import CanonicalMaps, covariances, ridge_cca
+from hscmae.linear.kernel import KernelMap
 from hscmae.linear.smoothing import fuse
 from hscmae.methods.base import Method
 from hscmae.nn.anchors import attend
@@ -26,11 +31,15 @@ from hscmae.nn.network import Network, build_network
 from hscmae.streams import generator
 from hscmae.training import distributed
 from hscmae.training.features import Batch, Features
-from hscmae.training.loop import Loop, Objective, Progress
+from hscmae.training.loop import Loop, Objective, Progress, select_phase
+from hscmae.training.views import kernel_views
 
+log = logging.getLogger(__name__)
 HEAD_ROWS = 16_384
 MIN_HELD_OUT = 3
-HELD_OUT_ROWS = 8_192
+HELD_OUT_ROWS = 2_048
+# Fewer held-out pairs than this, and the choice is made over several folds.
+ENOUGH, FOLDS = 140, 4
 
 
 class DeepMethod(Method):
@@ -38,10 +47,12 @@ class DeepMethod(Method):
 
     Attributes:
         several_processes: whether its losses are those of the global batch, with what other processes hold gathered.
+        views_: modality -> kernel map that the network sees standardised vectors through; empty for the linear view.
     """
 
     several_processes: ClassVar[bool] = False
     config: DeepConfig
+    views_: Mapping[str, KernelMap] = MappingProxyType({})
     network_: Network
     head_: CanonicalMaps | None
 
@@ -61,7 +72,7 @@ class DeepMethod(Method):
         """A network of the fitted dimensions and the configured encoders, its weights drawn from the seed."""
         n = self.config.network
         return build_network(
-            self.dims_,
+            self._inputs,
             self.config.dim,
             self.config.seed,
             width=n.width,
@@ -97,21 +108,24 @@ class DeepMethod(Method):
                 f"{pairs.source}: process {distributed.rank()} sees other data, or another checkpoint, than process 0; "
                 "the file and the run must be the same everywhere"
             )
-        fit, validation = self._cut(pairs, rows)
+        folds = self._folds(pairs, rows)
         objective: Objective | None = None
-        if len(validation) and loop.state.chosen is None:
-            self.scalers_ = self._fit_scalers(pairs, fit)
-            features = Features(pairs, fit, self.scalers_, device)
-            held_out = Features(pairs, self._measured(validation[pairs.complete()[validation]]), self.scalers_, device)
-            objective = self._begin(features, loop, "select")
-            loop.run("select", objective, features, loop.planned, lambda o: self._measure(o, features, held_out))
-            loop.state.chosen = loop.choose()
+        for number, (fit, validation) in enumerate(folds if loop.state.chosen is None else []):
+            if number < loop.state.fold:
+                continue
+            features = self._fit_inputs(pairs, fit, device)
+            measured = self._measured(validation[pairs.complete()[validation]])
+            held_out = Features(pairs, measured, self.scalers_, device, self.views_)
+            objective = self._begin(features, loop, select_phase(number))
+            measure = partial(self._measure, features=features, held_out=held_out, near=self._neighbours(held_out))
+            loop.select(number, objective, features, measure, patient=len(folds) > 1)
+        if objective is not None:
+            loop.state.chosen, loop.state.way = loop.measured.choose(one_step=not settings.refit)
         if objective is not None and not settings.refit:
             objective.load_state_dict(loop.best)
         else:
-            everything = np.union1d(fit, validation)
-            self.scalers_ = self._fit_scalers(pairs, everything)
-            features = Features(pairs, everything, self.scalers_, device)
+            everything = np.union1d(*folds[0]) if folds else self._all_rows(pairs, rows)
+            features = self._fit_inputs(pairs, everything, device)
             objective = self._begin(features, loop, "refit")
             loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
@@ -119,11 +133,39 @@ class DeepMethod(Method):
         self.summary_ |= loop.state.prepared
         self.summary_ |= {
             "chosen_step": loop.steps,
-            "selection": [[step, score] for step, score, _ in loop.state.history],
+            "selection": [[step, loop.measured.mean(step)] for step in loop.measured.steps],
+            "anchors": self._shares[loop.state.way],
             "weights": objective.weights.current(),
             "seconds": round(loop.state.seconds, 1),
             "threads": loop.state.threads,
         }
+
+    def _fit_inputs(self, pairs: Pairs, rows: npt.NDArray[np.intp], device: torch.device) -> Features:
+        """The given rows as the network sees them, by scalers and views fitted on them."""
+        self.scalers_ = self._fit_scalers(pairs, rows)
+        features = Features(pairs, rows, self.scalers_, device)
+        self.views_ = {}
+        if not self._through_kernel:
+            return features
+        self.views_ = kernel_views(features, self.config.view, self.config.seed)
+        distributed.copy_first(tensor for view in self.views_.values() for tensor in vars(view).values())
+        return features.through(self.views_)
+
+    @property
+    def _through_kernel(self) -> bool:
+        """Whether the kernel view is used: a network that pools sequences itself sees values, and background pairs
+        are known by the covariances of their values alone.
+        """
+        wanted = self.config.view.kind == "kernel" and not self._keeps_steps
+        if wanted and self._raw_background is not None:
+            log.info("with background pairs the network sees standardised values, not kernel components")
+            return False
+        return wanted
+
+    @property
+    def _inputs(self) -> dict[str, int]:
+        """Modality -> width of what the network sees."""
+        return {m: self.views_[m].basis.shape[1] if m in self.views_ else d for m, d in self.dims_.items()}
 
     def _begin(self, features: Features, loop: Loop, phase: str) -> Objective:
         if loop.restores(phase):
@@ -131,7 +173,7 @@ class DeepMethod(Method):
         # Every process computes the same; should machines differ in the last bits, the first one's counts.
         loop.state.prepared = loop.state.prepared or distributed.first_of(self._prepare(features))
         objective = self._build(features, loop.state.prepared)
-        distributed.copy_first(objective)
+        distributed.copy_first(objective.state_dict().values())
         return objective
 
     @property
@@ -147,18 +189,42 @@ class DeepMethod(Method):
         vectors: Tensor = self.network_.tower(modality).pool(torch.from_numpy(steps), torch.from_numpy(valid))
         return vectors
 
-    def _cut(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Rows to fit on and rows to choose by: the data's own validation rows, or a share of the training rows."""
-        share, complete = self.config.training.validation_share, pairs.complete()
-        fit, validation = rows, rows[:0]
+    @property
+    def _shares(self) -> list[float]:
+        """Shares of the anchors that are chosen from: the settings' own, and none."""
+        share = self.config.anchors.share
+        return [share, 0.0] if share else [0.0]
+
+    def _fit_anchors(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> Tensor | None:
+        return super()._fit_anchors(pairs, rows) if self.summary_["anchors"] else None
+
+    def _all_rows(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        own = pairs.split is not None and np.any(pairs.split == b"val")
+        return np.union1d(rows, pairs.rows_of("val")) if own else rows
+
+    def _folds(
+        self, pairs: Pairs, rows: npt.NDArray[np.intp]
+    ) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+        """Rows to fit on and rows to choose by: the data's own validation rows, or a share of the training rows.
+
+        Several such cuts, the held-out shares disjoint, where one share is few pairs; none where there is nothing to
+        choose by: all rows then train, for all planned steps.
+        """
+        training, complete = self.config.training, pairs.complete()
         if pairs.split is not None and np.any(pairs.split == b"val"):
-            validation = pairs.rows_of("val")
-        elif share:
-            kept, held_out = validation_rows(pairs.ids[rows], share, self.config.seed)
-            fit, validation = rows[kept], rows[held_out]
-        if complete[validation].sum() < MIN_HELD_OUT:  # nothing to choose by: all rows train, for all planned steps
-            return np.union1d(fit, validation), rows[:0]
-        return fit, validation
+            folds = [(rows, pairs.rows_of("val"))]
+        elif training.validation_share:
+            size, left, folds = training.validation_share * len(rows), rows, []
+            while len(left) > max(size, 1) and len(folds) < (FOLDS if training.refit else 1):
+                kept, held_out = validation_rows(pairs.ids[left], size / len(left), self.config.seed)
+                folds.append((np.setdiff1d(rows, left[held_out]), left[held_out]))
+                left = left[kept]
+                if sum(complete[held].sum() for _, held in folds) >= ENOUGH:
+                    break
+        else:
+            folds = []
+        enough = all(complete[held_out].sum() >= MIN_HELD_OUT for _, held_out in folds)
+        return folds if enough else []
 
     def _measured(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         # The criterion's time and memory grow with the square of the rows, its error falls with their root.
@@ -167,15 +233,13 @@ class DeepMethod(Method):
         return kept
 
     def _identity(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Any]:
-        # What a resumed run must share with the run that it goes on from.
-        data = hashlib.sha256()
-        for m in pairs.modalities:
-            x = pairs.features[m]
-            data.update(f"{m} {x.shape} {x.dtype}".encode())
-            data.update(np.ascontiguousarray(x[:: max(1, len(x) // 64)]).tobytes())
-            if m in pairs.lengths:
-                data.update(pairs.lengths[m].tobytes())
-        data.update(np.ascontiguousarray(rows).tobytes())
+        # What a resumed run must share with the run that it goes on from: every row that it trains on or chooses by.
+        assert self.seen_ is not None
+        data = hashlib.sha256(str([(m, x.shape[1:]) for m, x in pairs.features.items()]).encode())
+        for held in (rows, pairs.ids[rows], self.seen_.content):
+            data.update(held.tobytes())
+        if pairs.split is not None and np.any(pairs.split == b"val"):
+            data.update(fingerprint(pairs, rows=pairs.rows_of("val")).content.tobytes())
         if self._raw_background is not None:
             data.update(self._raw_background.cross.numpy().tobytes())
         return {"method": self.name, "settings": flatten(self.config), "data": data.hexdigest()}
@@ -187,7 +251,20 @@ class DeepMethod(Method):
         if before["data"] != now["data"]:
             raise InputError(f"{run}: was trained on other data; give the same file and split, or another output")
 
-    def _measure(self, objective: Objective, features: Features, held_out: Features) -> tuple[dict[str, float], float]:
+    def _neighbours(self, held_out: Features) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Each held-out row's neighbours by what the network sees, the same for all that is chosen from."""
+        batch = held_out.batch(torch.arange(len(held_out)))
+        x = self._network().to(held_out.device).pooled(batch.x, batch.valid)
+        first, second = (nearest(rows.detach().cpu().numpy(), max(1, len(rows) // 10)) for rows in x.values())
+        return first, second
+
+    def _measure(
+        self,
+        objective: Objective,
+        features: Features,
+        held_out: Features,
+        near: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
+    ) -> tuple[dict[str, float], list[list[float]]]:
         head, anchors = self._fit_head(objective, features), self.config.anchors
 
         def embed(batch: Batch) -> dict[str, Tensor]:
@@ -197,15 +274,18 @@ class DeepMethod(Method):
         with torch.inference_mode():
             blocks = [embed(block) for block in held_out.blocks()]
             z = {m: torch.cat([block[m] for block in blocks]) for m in self.dims_}
+            ways = [z]
             if anchors.share:
                 rows = features.sample(anchors.rows, generator(self.config.seed, "anchors"))
                 known = fuse(embed(rows), {m: p.cpu() for m, p in rows.present.items()})
-                z = {m: attend(x, known, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
-        first, second = (rows.numpy() for rows in z.values())
-        agreement = mutual_knn(first, second)
-        looked_at = sum(scales(len(first))) / len(scales(len(first)))
-        error = math.sqrt(agreement * (1 - agreement) / (len(first) * looked_at))
-        return {"mutual_knn": agreement, "alignment_gap": alignment_gap(first, second)}, error
+                ways = [{m: attend(x, known, tau=anchors.tau, share=p) for m, x in z.items()} for p in self._shares]
+        scores = []
+        for way in ways:
+            first, second = (rows.numpy() for rows in way.values())
+            scores.append(grounded_rows(first, second, *near).tolist())
+        first, second = (rows.numpy() for rows in ways[0].values())
+        criteria = {"mutual_knn": mutual_knn(first, second), "alignment_gap": alignment_gap(first, second)}
+        return criteria, scores
 
     @torch.inference_mode()
     def _fit_head(self, objective: Objective, features: Features) -> CanonicalMaps | None:
@@ -217,13 +297,15 @@ class DeepMethod(Method):
         return ridge_cca(covariances(z, present), self.config.dim, self.config.head.ridge)
 
     def _embed(self, modality: str, x: Tensor) -> Tensor:
-        z = self.network_.tower(modality)(x)
+        z = self.network_.tower(modality)(self.views_[modality](x) if modality in self.views_ else x)
         return z if self.head_ is None else self.head_(modality, z)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
             f"network/{name}": value for name, value in self.network_.state_dict().items() if ".decoder." not in name
         }
+        for m, view in self.views_.items():
+            tensors |= {f"view/{part}/{m}": value for part, value in vars(view).items()}
         if self.head_ is not None:
             for m in self.dims_:
                 tensors[f"head/mean/{m}"] = self.head_.mean[m].float()
@@ -232,6 +314,9 @@ class DeepMethod(Method):
         return tensors
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
+        parts = KernelMap.__dataclass_fields__
+        if any(name.startswith("view/") for name in tensors):
+            self.views_ = {m: KernelMap(**{part: tensors[f"view/{part}/{m}"] for part in parts}) for m in self.dims_}
         self.network_ = self._network()
         weights = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
         missing, unexpected = self.network_.load_state_dict(weights, strict=False)

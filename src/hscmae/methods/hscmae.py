@@ -24,7 +24,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
-from hscmae.methods.closed_form import choose_ridge
+from hscmae.methods.closed_form import KERNEL_RIDGES, RIDGES, choose_ridge
 from hscmae.methods.deep import DeepMethod
 from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
@@ -49,7 +49,7 @@ class HSCMAEObjective(Objective):
         super().__init__()
         loss = config.loss
         self.config = config
-        self.modalities = tuple(network)
+        self.modalities = network.modalities
         self.student = network
         self.teacher = make_teacher(network)
         self.weights = LossWeights(
@@ -79,36 +79,41 @@ class HSCMAEObjective(Objective):
     def losses(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         a, v = self.modalities
         c, (present, rows) = self.config, batch.everywhere()
-        x = self.student.pooled(batch.x, batch.valid)
+        x = self.student.pooled(batch.x, batch.valid)  # per modality (b, d_m): this process's b of the batch's n rows
         sources = {"sample": {a: a, v: v}, "cross": {a: v, v: a}}
         losses: dict[str, Tensor] = {}
         with self.autocast(batch):  # one context for all passes: in it each weight is cast once
             if "global" in self.active:
+                # (b, dim)
                 own = {m: self.student.tower(m)(self.cast(x[m]), noise, f"clean/{m}") for m in self.modalities}
             if self.active - {"global"}:
-                shown = self._hide_steps(batch, x, noise)
-                masked = {m: mask_values(shown[m], c.masking.ratio, noise, m) for m in self.modalities}
+                shown = self._hide_steps(batch, x, noise)  # (b, d_m)
+                ratio, spread = c.masking.ratio, c.masking.spread
+                # Values and what is visible of them, both (b, d_m); encoded (b, width); projected (b, dim).
+                masked = {m: mask_values(shown[m], ratio, noise, m, spread=spread) for m in self.modalities}
                 hidden = {m: self.cast(masked[m][0]) for m in self.modalities}
                 h = {m: self.student.tower(m).encoder(hidden[m], noise, f"masked/{m}") for m in self.modalities}
                 s = {m: self.student.tower(m).project(hidden[m], h[m]) for m in self.modalities}
             if self.active & {"local", "distill"}:
-                t = self._teach(batch, x)
-            predicted = {
+                t = self._teach(batch, x)  # (b, dim)
+            predicted = {  # (b, d_m)
                 name: {m: self._decode(m, h[source]) for m, source in sources[name].items()}
                 for name in self.active & sources.keys()
             }
         if "global" in self.active:
-            z = batch.gather({m: full_precision(rows) for m, rows in own.items()})
-            paired = None if batch.complete else present[a] & present[v]
+            z = batch.gather({m: full_precision(rows) for m, rows in own.items()})  # (n, dim)
+            paired = None if batch.complete else present[a] & present[v]  # (n,)
             losses["global"] = correlation_loss(z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired)
         if self.active & {"local", "distill"}:
-            through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
-            both = batch.gather(
+            through = {
+                m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)
+            }  # (b, dim)
+            both = batch.gather(  # (n, dim), of teacher and student
                 {f"teacher/{m}": full_precision(t[m]) for m in self.modalities}
                 | {f"masked/{m}": through[m] for m in self.modalities}
             )
             raw, student = ({m: both[f"{path}/{m}"] for m in self.modalities} for path in ("teacher", "masked"))
-            clean = {m: self._through_head(i, raw[m]) for i, m in enumerate(self.modalities)}
+            clean = {m: self._through_head(i, raw[m]) for i, m in enumerate(self.modalities)}  # (n, dim)
             ramp = min(1.0, (noise.step + 1) / c.affinity.warmup) if c.affinity.warmup else 1.0
             if "local" in self.active:
                 losses["local"] = ramp * self._local(student, clean, present, rows, batch)
@@ -157,21 +162,21 @@ class HSCMAEObjective(Objective):
         # All of the global batch are keys, this process's rows the queries.
         a, v = self.modalities
         c, own = self.config.affinity, batch.own
-        fused = fuse(teacher, present)
-        memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}
+        fused = fuse(teacher, present)  # (n, dim)
+        memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}  # (size, dim)
         # A clip of this batch is a key of the student's already: what the memory holds of it would count twice.
-        elsewhere = self.memory.without(rows)
-        stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}
-        candidates = torch.cat([fused, fuse(memory, stored)])
-        itself = torch.arange(own.start, own.stop, device=fused.device)
-        neighbours = mine_neighbours(fused[own], candidates, itself, k=c.k, tau=c.tau_teacher)
+        elsewhere = self.memory.without(rows)  # (size,)
+        stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}  # (size,)
+        candidates = torch.cat([fused, fuse(memory, stored)])  # (n + size, dim)
+        itself = torch.arange(own.start, own.stop, device=fused.device)  # (b,)
+        neighbours = mine_neighbours(fused[own], candidates, itself, k=c.k, tau=c.tau_teacher)  # (b, k)
         directions = []
         for query, other in ((a, v), (v, a)):
             if c.keys == "teacher":
                 keys, valid = candidates, candidates.any(1)
             else:
-                keys = torch.cat([student[other], memory[other]])
-                valid = torch.cat([present[other], stored[other]])
+                keys = torch.cat([student[other], memory[other]])  # (n + size, dim)
+                valid = torch.cat([present[other], stored[other]])  # (n + size,)
             directions.append(
                 affinity_infonce(
                     student[query][own],
@@ -274,7 +279,12 @@ class HSCMAE(DeepMethod):
             return {}
         return {
             "warm_start_ridge": warm.ridge
-            or choose_ridge(self._warm_rows(features), self._closed_form, self.config.seed)
+            or choose_ridge(
+                self._warm_rows(features),
+                self._closed_form,
+                self.config.seed,
+                KERNEL_RIDGES if self.views_ else RIDGES,
+            )
         }
 
     def _warm_rows(self, features: Features) -> Batch:
@@ -304,8 +314,6 @@ class HSCMAE(DeepMethod):
             ridge=ridge,
             k=w.k,
             tau=w.tau,
-            hops=w.hops,
-            rounds=w.rounds,
             present=rows.present,
             moments=moments,
             background=background,

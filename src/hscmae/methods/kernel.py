@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,14 @@ from torch import Tensor
 from hscmae.config import Positive
 from hscmae.data.pairs import Pairs
 from hscmae.linear.cca import covariances
-from hscmae.linear.kernel import KernelMap, kernel_map
+from hscmae.linear.kernel import KernelMap
 from hscmae.linear.smoothing import MAX_ROWS
-from hscmae.methods.closed_form import RIDGES
+from hscmae.methods.closed_form import KERNEL_RIDGES
 from hscmae.methods.linear import RidgeCCA, RidgeCCAConfig, SmoothedCCA, SmoothedCCAConfig
 from hscmae.streams import generator
 from hscmae.training.features import Features
 from hscmae.training.loop import Progress
+from hscmae.training.views import kernel_views
 
 
 class KernelCCAConfig(RidgeCCAConfig):
@@ -41,7 +41,7 @@ class KernelCCA(RidgeCCA):
     takes_background = False
     Config = KernelCCAConfig
     config: KernelCCAConfig
-    ridges = (*RIDGES, 100.0)
+    ridges = KERNEL_RIDGES
 
     kernels_: dict[str, KernelMap]
 
@@ -51,15 +51,12 @@ class KernelCCA(RidgeCCA):
         c = self.config
         self.scalers_ = self._fit_scalers(pairs, rows)
         features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
-        training = features.sample(MAX_ROWS, generator(c.seed, "closed form"))
-        kernels = {}
-        for m, x in training.x.items():
-            heard = x[training.present[m]]
-            landmarks = torch.randperm(len(heard), generator=generator(c.seed, f"landmarks/{m}"))[: c.landmarks]
-            kernels[m] = kernel_map(heard, landmarks, c.rank, factor=c.bandwidth)
-        training = replace(training, x={m: kernels[m](x).float() for m, x in training.x.items()})
+        views = kernel_views(features, c, c.seed)
+        training = features.through(views).sample(MAX_ROWS, generator(c.seed, "closed form"))
         maps = self._solve(training, covariances(training.x, training.present))
-        self.kernels_ = {m: k.then(maps.mean[m], maps.weight[m]).to(torch.float32) for m, k in kernels.items()}
+        self.kernels_ = {
+            m: view.to(torch.float64).then(maps.mean[m], maps.weight[m]).to(torch.float32) for m, view in views.items()
+        }
 
     def uses_seed(self, rows: int) -> bool:
         return rows > self.config.landmarks or super().uses_seed(rows)

@@ -190,7 +190,6 @@ class SmoothedCCAConfig(RidgeCCAConfig):
     k: Positive = Field(50, description="neighbours a row")
     tau: float = Field(0.1, gt=0, description="temperature of the affinities")
     hops: Positive = Field(1, description="affinity steps")
-    rounds: Positive = Field(2, description="times the affinities are mined")
 
 
 class SmoothedCCA(RidgeCCA):
@@ -209,7 +208,6 @@ class SmoothedCCA(RidgeCCA):
             k=c.k,
             tau=c.tau,
             hops=c.hops,
-            rounds=c.rounds,
             present=training.present,
             scale=c.scale,
             moments=moments,

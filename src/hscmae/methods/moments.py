@@ -1,4 +1,4 @@
-"""Covariances of pairs as a fit needs them: streamed from the features, and in the units of a fit's scalers."""
+"""What a fit needs to know of its pairs at large: scalers, and covariances in the scalers' units, streamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hscmae.data.pairs import Pairs
 from hscmae.data.pooling import How
-from hscmae.data.scaling import Standardizer
+from hscmae.data.scaling import Moments, Standardizer, standardizer_of
 from hscmae.linear.cca import Covariances, stream_covariances
 from hscmae.training.features import row_blocks
 
@@ -32,6 +32,26 @@ def raw_covariances(pairs: Pairs, rows: npt.NDArray[np.intp], how: How) -> Covar
             yield doubles, {m: torch.from_numpy(values) for m, values in present.items()}
 
     return stream_covariances(blocks())
+
+
+def fit_scalers(
+    pairs: Pairs, rows: npt.NDArray[np.intp], how: How, background: Covariances | None
+) -> dict[str, Standardizer]:
+    """Standardisers of the given rows, their variances drawn towards those of background pairs, if any are given.
+
+    Of pooled vectors, not of steps: they are what towers see, and scaling commutes with pooling.
+    """
+    moments = {m: Moments(d) for m, d in pairs.dims.items()}
+    for x, present in row_blocks(pairs, rows, how):
+        for m, values in x.items():
+            moments[m].add(values[present[m]])
+    if background is None:
+        return {m: gathered.standardizer() for m, gathered in moments.items()}
+    share, scalers = background_share(len(rows)), {}
+    for m, gathered in moments.items():
+        variance = (1 - share) * gathered.squares / max(1, gathered.count)
+        scalers[m] = standardizer_of(gathered.mean, variance + share * background.within[m].diagonal().numpy())
+    return scalers
 
 
 def standardised(moments: Covariances, scalers: Mapping[str, Standardizer]) -> Covariances:

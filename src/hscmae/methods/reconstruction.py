@@ -16,7 +16,7 @@ from hscmae.methods.contrastive import ContrastiveLoss
 from hscmae.methods.dual_encoder import DualEncoder, DualEncoderObjective
 from hscmae.nn.encoder import decoder
 from hscmae.nn.masking import mask_values
-from hscmae.nn.network import Network
+from hscmae.nn.network import ByModality, Network
 from hscmae.streams import Noise, generator
 from hscmae.training.features import Batch
 from hscmae.training.loop import full_precision
@@ -32,7 +32,7 @@ class ReconstructionObjective(DualEncoderObjective):
     """A dual encoder with a decoder for each modality; decoders are dropped once training is over."""
 
     def __init__(
-        self, config: DeepConfig, network: Network, weights: Mapping[str, float], decoders: nn.ModuleDict
+        self, config: DeepConfig, network: Network, weights: Mapping[str, float], decoders: ByModality
     ) -> None:
         super().__init__(config, network, weights)
         self.decoders = decoders
@@ -53,16 +53,16 @@ class ReconstructionObjective(DualEncoderObjective):
         return (sums[:, 0] / sums[:, 1].clamp(min=1)).sum()
 
 
-def build_decoders(dims: Mapping[str, int], inputs: int, settings: NetworkSettings, seed: int) -> nn.ModuleDict:
+def build_decoders(dims: Mapping[str, int], inputs: int, settings: NetworkSettings, seed: int) -> ByModality:
     """Decoders from a hidden representation, or through one more layer from anything narrower; seeded apart."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "decoders").initial_seed())
-        built = nn.ModuleDict()
+        built: dict[str, nn.Module] = {}
         for m, d in dims.items():
             built[m] = decoder(settings.width, d, settings.decoder_depth)
             if inputs != settings.width:
                 built[m] = nn.Sequential(nn.Linear(inputs, settings.width), nn.GELU(), built[m])
-        return built
+        return ByModality(built)
 
 
 class MAEConfig(DeepConfig):
@@ -100,7 +100,7 @@ class MAE(DualEncoder):
 
     def _objective(self) -> MAEObjective:
         c = self.config
-        decoders = build_decoders(self.dims_, c.dim, c.network, c.seed)
+        decoders = build_decoders(self._inputs, c.dim, c.network, c.seed)
         return MAEObjective(c, self._towers(), {"reconstruction": 1.0}, decoders)
 
 
@@ -164,5 +164,5 @@ class CAVMAE(DualEncoder):
     def _objective(self) -> CAVMAEObjective:
         c = self.config
         weights = {"contrastive": c.loss.contrastive_weight, "reconstruction": c.loss.reconstruction_weight}
-        decoders = build_decoders(self.dims_, c.network.width, c.network, c.seed)
+        decoders = build_decoders(self._inputs, c.network.width, c.network, c.seed)
         return CAVMAEObjective(c, self._towers(), weights, decoders)

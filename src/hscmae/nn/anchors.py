@@ -33,14 +33,21 @@ def attend(z: Tensor, anchors: Tensor, *, tau: float, share: float) -> Tensor:
 
     Returns:
         Shape (n, dim), of norm at most 1.
+
+    >>> anchors = torch.eye(2)
+    >>> attend(torch.tensor([[3.0, 1.0]]), anchors, tau=0.01, share=1.0).round()  # the nearest anchor
+    tensor([[1., 0.]])
+    >>> z = torch.nn.functional.normalize(torch.tensor([[3.0, 1.0]]), dim=1)
+    >>> attend(z, anchors, tau=0.1, share=0.0).allclose(z)
+    True
     """
-    z = F.normalize(z, dim=1)
-    keys = anchors.T / tau
-    drawn = torch.cat([_weights(rows @ keys, tau) @ anchors for rows in torch.split(z, ROWS)])
-    return torch.lerp(z, F.normalize(drawn, dim=1), share)
+    z = F.normalize(z, dim=1)  # (n, dim)
+    keys = anchors.T / tau  # (dim, m)
+    drawn = torch.cat([_weights(rows @ keys, tau) @ anchors for rows in torch.split(z, ROWS)])  # (n, dim)
+    return torch.lerp(z, F.normalize(drawn, dim=1), share)  # (n, dim)
 
 
-def _weights(logits: Tensor, tau: float) -> Tensor:
+def _weights(logits: Tensor, tau: float) -> Tensor:  # (b, m) -> (b, m), in place
     # A softmax less its passes that give the sum 1 (the drawn vector is normalised anyway) and find the maximum.
     if tau < MIN_TAU:
         logits -= logits.amax(1, keepdim=True)

@@ -15,6 +15,22 @@ class Memory(nn.Module):
 
     Buffers: ``z`` (modalities, size, dim), ``present`` (modalities, size), ``rows`` (size,), the training row in each
     place, -1 while empty, and ``next``, the place that a queue fills next.
+
+    Args:
+        modalities: number of modalities.
+        size: number of places.
+        dim: embedding dimension.
+
+    As a queue of four places that is given three clips twice:
+
+    >>> memory = Memory(modalities=2, size=4, dim=5)
+    >>> for first in (0, 3):
+    ...     rows = torch.arange(first, first + 3)
+    ...     memory.push(torch.ones(2, 3, 5), torch.ones(2, 3, dtype=torch.bool), rows)
+    >>> memory.rows
+    tensor([4, 5, 2, 3])
+    >>> memory.without(torch.tensor([5, 9]))
+    tensor([ True, False,  True,  True])
     """
 
     z: Tensor
@@ -40,13 +56,13 @@ class Memory(nn.Module):
         """Places that hold none of the training rows (n,), shape (size,), bool."""
         # Not torch.isin: it asks a GPU how many rows differ, which no CUDA graph can.
         ordered = rows.sort().values
-        nearest = torch.searchsorted(ordered, self.rows).clamp(max=len(ordered) - 1)
+        nearest = torch.searchsorted(ordered, self.rows).clamp(max=len(ordered) - 1)  # (size,)
         return ordered[nearest] != self.rows
 
     def push(self, z: Tensor, present: Tensor, rows: Tensor) -> None:
-        """Put a batch in the place of the oldest entries."""
+        """Put a batch in the place of the oldest entries; shapes as for ``write``."""
         size = len(self.rows)
         z, present, rows = z[:, -size:], present[:, -size:], rows[-size:]
-        places = (self.next + torch.arange(len(rows), device=rows.device)) % size
+        places = (self.next + torch.arange(len(rows), device=rows.device)) % size  # (n,)
         self.write(places, z, present, rows)
         self.next.copy_((self.next + len(rows)) % size)

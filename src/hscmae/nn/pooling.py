@@ -20,6 +20,10 @@ class Pooling(nn.Module):
     Args:
         dim: feature dimension d.
         how: "mean", "max" or "attention".
+
+    >>> x, valid = torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[True, True, False]])
+    >>> [Pooling(1, how)(x, valid).item() for how in ("mean", "max", "attention")]
+    [2.0, 3.0, 2.0]
     """
 
     def __init__(self, dim: int, how: str) -> None:
@@ -38,10 +42,10 @@ class Pooling(nn.Module):
         if valid is None:
             valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         if self.how == "max":
-            highest = x.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
+            highest = x.masked_fill(~valid[:, :, None], -torch.inf).amax(1)  # (n, d)
             return torch.where(valid.any(1, keepdim=True), highest, 0.0)
         scores = x.new_zeros(valid.shape) if self.score is None else (x * self.score).sum(2) / x.shape[2] ** 0.5
-        weights = scores.masked_fill(~valid, torch.finfo(x.dtype).min).softmax(1) * valid
+        weights = scores.masked_fill(~valid, torch.finfo(x.dtype).min).softmax(1) * valid  # (n, t)
         return (weights[:, :, None] * x).sum(1)
 
 
@@ -56,7 +60,11 @@ def hide_steps(valid: Tensor, ratio: float, noise: Noise, modality: str) -> Tens
 
     Returns:
         The steps that stay visible, shape (n, t), bool.
+
+    >>> valid = torch.arange(4) < torch.tensor([[4], [3], [1]])
+    >>> hide_steps(valid, 0.5, Noise(seed=0, step=0), "audio").sum(1)
+    tensor([2, 2, 1])
     """
-    place = noise.uniform(f"steps/{modality}", valid).masked_fill(~valid, 2.0).argsort(1).argsort(1)
-    hidden = (ratio * valid.sum(1)).floor()
+    place = noise.uniform(f"steps/{modality}", valid).masked_fill(~valid, 2.0).argsort(1).argsort(1)  # (n, t)
+    hidden = (ratio * valid.sum(1)).floor()  # (n,)
     return valid & (place >= hidden[:, None])

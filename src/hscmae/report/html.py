@@ -20,8 +20,7 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from hscmae import __version__
-from hscmae.artifact import load_artifact, read_config
+from hscmae.artifact import read_config
 from hscmae.config import Section
 from hscmae.data.inspect import Inspection, inspect_file
 from hscmae.data.pairs import Labels, Pairs
@@ -29,6 +28,7 @@ from hscmae.errors import InputError
 from hscmae.evaluation.retrieval import Progress
 from hscmae.extract.media import MediaClip
 from hscmae.files import write_atomic
+from hscmae.methods import load
 from hscmae.methods.base import Method
 from hscmae.report import media as media_files
 from hscmae.report import plots
@@ -43,6 +43,7 @@ from hscmae.report.gather import (
     read_records,
     suspicious_pairs,
 )
+from hscmae.version import __version__
 
 COLOURS = 12  # of the map's classes; the style sheet has as many
 BARS = 60  # classes shown one by one
@@ -125,7 +126,7 @@ def write_report(
 
     tell = progress or (lambda stage, done, total: None)
     config = read_config(run)
-    method = load_artifact(run)
+    method = load(run)
     inspection = None
     if file is not None:
         tell("look through the file", 0, 1)

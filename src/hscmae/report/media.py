@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.cpus import usable_cpus
 from hscmae.errors import InputError
 from hscmae.extract.media import RATE, MediaClip, find_clips, read_audio, read_pictures
+from hscmae.extract.windows import split_id
 from hscmae.extras import require
 
 BUDGET = 12_000_000  # bytes of data URIs in one page
 SIDE = 144  # pixels
 SECONDS = 5
+LONGEST = 60.0  # seconds of a video that are looked at for its picture
 BITS_PER_SECOND = 40_000
 PEAKS = 40
 BATCH = 16
@@ -32,9 +35,15 @@ def clips_of(folder: Path, ids: Iterable[bytes]) -> dict[bytes, MediaClip]:
     Raises:
         InputError: no such folder, or nothing in it belongs to any of the clips.
     """
-    found = {clip.id.encode(): clip for clip in find_clips([folder])}
+    found = {clip.key: clip for clip in find_clips([folder], unused=[])}
     ids = list(ids)
-    clips = {name: found[name] for name in ids if name in found}
+    clips = {}
+    for name in ids:
+        recording, start, end = split_id(name)
+        if recording in found and start is not None and end is not None:
+            clips[name] = replace(found[recording], span=(start, end))
+        elif recording in found:
+            clips[name] = found[recording]
     if not clips and ids:
         raise InputError(
             f"{folder}: none of its {len(found)} clips is in the feature file: "
@@ -55,7 +64,7 @@ def embed_media(clips: Mapping[int, MediaClip], budget: int = BUDGET) -> dict[in
     """
     shown: dict[int, dict[str, Any]] = {}
     rows, spent = list(clips), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             for row, entry in zip(batch, pool.map(_entry, (clips[row] for row in batch)), strict=True):
@@ -70,13 +79,13 @@ def _entry(clip: MediaClip) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     try:
         if clip.visual is not None:
-            pictures = read_pictures(clip.visual)
+            pictures = read_pictures(clip.visual, *(clip.span or (0.0, LONGEST)))
             entry["image"] = _uri("image/jpeg", thumbnail(pictures[len(pictures) // 2]))
     except InputError:
         pass
     try:
         if clip.audio is not None:
-            sound = read_audio(clip.audio)[: SECONDS * RATE]
+            sound = read_audio(clip.audio, start=clip.span[0] if clip.span else 0.0, seconds=SECONDS)
             entry["peaks"] = envelope(sound)
             entry["sound"] = _uri("audio/mpeg", mp3(sound))
     except InputError:

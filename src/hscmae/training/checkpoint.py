@@ -22,14 +22,14 @@ def save_checkpoint(
     folder: Path,
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
-    best: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write ``folder/checkpoint.safetensors``: weights, optimiser moments, best weights so far, ``state`` as JSON."""
+    """Write ``folder/checkpoint.safetensors``: weights, optimiser moments, what is ``kept``, ``state`` as JSON."""
     tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
+    tensors |= {f"kept/{name}": value for name, value in kept.items()}
     contiguous = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     write_atomic(folder / NAME, save(contiguous, metadata={"state": json.dumps(dict(state))}))
 

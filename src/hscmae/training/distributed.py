@@ -168,10 +168,10 @@ def first_of(value: T) -> T:
     return agreed
 
 
-def copy_first(module: nn.Module) -> None:
-    """Give every process the first one's parameters and buffers, however its own came out."""
+def copy_first(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's tensors, in place, however its own came out."""
     if size() > 1:
-        for tensor in module.state_dict().values():
+        for tensor in tensors:
             _from_first(tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor)
 
 

@@ -1,6 +1,7 @@
-"""Training rows as standardised tensors: held in memory where they fit, else read from the map as asked for.
+"""Training rows as tensors, standardised, and as kernel components where there is a kernel.
 
-Where several processes train, a batch holds one process's rows of the global batch and gathers what the others hold.
+They are held in memory where they fit, else read from the map as asked for. Where several processes train, a batch
+holds one process's rows of the global batch and gathers what the others hold.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 from hscmae.data.pairs import BoolArray, FloatArray, Pairs
 from hscmae.data.pooling import How, pool_steps
 from hscmae.data.scaling import Standardizer
-from hscmae.prefetch import ahead
+from hscmae.linear.kernel import KernelMap
+from hscmae.prefetch import prefetch
 from hscmae.training import distributed
 
 IN_MEMORY_BYTES = 1 << 30
@@ -24,7 +26,7 @@ IN_MEMORY_BYTES = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of standardised features.
+    """Rows of standardised features, or of kernel components.
 
     Attributes:
         x: modality -> features, shape (n, d_m), float32; zero where the modality is missing. Sequences have shape
@@ -70,19 +72,26 @@ class Batch:
 
 
 class Features:
-    """The chosen rows of ``pairs``, standardised.
+    """The chosen rows of ``pairs``, standardised, and mapped to kernel components where ``views`` are given.
 
     Args:
         pairs: paired features; never its labels.
         rows: which rows, shape (n,); position i of this object is row ``rows[i]`` of ``pairs``.
         scalers: modality -> standardiser fitted on the fit part.
         device: where batches are put.
+        views: modality -> kernel map on standardised vectors, for every modality or for none.
     """
 
     def __init__(
-        self, pairs: Pairs, rows: np.ndarray, scalers: Mapping[str, Standardizer], device: torch.device
+        self,
+        pairs: Pairs,
+        rows: np.ndarray,
+        scalers: Mapping[str, Standardizer],
+        device: torch.device,
+        views: Mapping[str, KernelMap] | None = None,
     ) -> None:
         self.pairs, self.rows, self.scalers, self.device = pairs, rows, scalers, device
+        self.views = {m: view.to(device) for m, view in (views or {}).items()}
         self.present = {m: torch.from_numpy(pairs.present[m][rows]).to(device) for m in pairs.modalities}
         self.complete = all(bool(rows_present.all()) for rows_present in self.present.values())
         self.valid = {
@@ -90,7 +99,9 @@ class Features:
             for m, lengths in pairs.lengths.items()
         }
         self.columns = {m: np.asarray(x) for m, x in pairs.features.items()}  # quicker to index than a map itself
-        size = 4 * len(rows) * sum(int(np.prod(x.shape[1:])) for x in pairs.features.values())
+        width = {m: int(np.prod(x.shape[1:])) for m, x in pairs.features.items()}
+        width |= {m: view.basis.shape[1] for m, view in self.views.items()}
+        size = 4 * len(rows) * sum(width.values())
         self.resident = {m: self._read(m, rows) for m in pairs.modalities} if size <= IN_MEMORY_BYTES else None
 
     def __len__(self) -> int:
@@ -106,12 +117,20 @@ class Features:
         """Share of the rows that have every modality; not 0, since a fit needs complete pairs."""
         return float(torch.stack(list(self.present.values())).all(0).double().mean())
 
+    def through(self, views: Mapping[str, KernelMap]) -> Features:
+        """The same rows, mapped to kernel components."""
+        return Features(self.pairs, self.rows, self.scalers, self.device, views)
+
     def _read(self, modality: str, rows: np.ndarray) -> Tensor:
-        x = self.scalers[modality].apply(self.columns[modality][rows])
-        x[~self.pairs.present[modality][rows]] = 0
+        values = self.scalers[modality].apply(self.columns[modality][rows])
         if modality in self.pairs.lengths:
-            x[np.arange(x.shape[1]) >= self.pairs.lengths[modality][rows][:, None]] = 0
-        return torch.from_numpy(x).to(self.device)
+            values[np.arange(values.shape[1]) >= self.pairs.lengths[modality][rows][:, None]] = 0
+        missing = ~self.pairs.present[modality][rows]
+        values[missing] = 0
+        x = torch.from_numpy(values).to(self.device)
+        if modality not in self.views:
+            return x
+        return self.views[modality](x).masked_fill_(torch.from_numpy(missing).to(self.device)[:, None], 0.0)
 
     def batch(self, positions: Tensor) -> Batch:
         """The rows at the given positions, shape (n,)."""
@@ -138,7 +157,7 @@ class Features:
     def batches(self, positions: Iterator[Tensor]) -> Iterator[Batch]:
         """This process's share of the batch at each item of ``positions``; read ahead where rows are not resident."""
         batches = (self.shared(chosen) for chosen in positions)
-        return batches if self.resident is not None else ahead(batches)
+        return batches if self.resident is not None else prefetch(batches)
 
     def sample(self, limit: int, source: torch.Generator) -> Batch:
         """All rows, or ``limit`` of them drawn without replacement, ascending."""
@@ -159,4 +178,4 @@ def row_blocks(
             x |= {m: pool_steps(x[m], lengths[here], how) for m, lengths in pairs.lengths.items()}
             yield x, {m: present[here] for m, present in pairs.present.items()}
 
-    return ahead(blocks())
+    return prefetch(blocks())

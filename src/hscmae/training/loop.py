@@ -1,7 +1,8 @@
 """The training loop: optimise, log, measure, stop, checkpoint, resume.
 
-A run has two phases. *Select* trains on the fit part and measures a label-free criterion on held-out pairs; the last
-step that it cannot tell from the best is chosen. *Refit* trains anew on all training rows for that many steps. Every
+A run has two phases. *Select* trains on the fit part and measures a label-free criterion on held-out pairs, in several
+folds where pairs are few; the last step that it cannot tell from the best is chosen (``choice``). *Refit* trains anew
+on all training rows for that many steps. Every
 random draw is keyed by (seed, purpose, step), so a checkpoint needs no generator states and a resumed run repeats the
 run never killed. Several processes share each batch and take the same steps; the first one alone measures and writes.
 """
@@ -14,7 +15,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,13 +31,14 @@ from hscmae.streams import Noise, generator
 from hscmae.training import distributed
 from hscmae.training.capture import Captured, Compute
 from hscmae.training.checkpoint import load_checkpoint, restore, save_checkpoint
+from hscmae.training.choice import Measurements
 from hscmae.training.features import Batch, Features
 
 log = logging.getLogger(__name__)
 WINDOW_BLOCKS = 32
 Progress = Callable[[dict[str, Any]], None]
-# Label-free criteria on held-out pairs by name, the deciding one first (higher is better), and its standard error.
-Measure = Callable[["Objective"], tuple[dict[str, float], float]]
+# Label-free criteria on held-out pairs by name, for the log, and what decides: scores (ways to embed, pairs).
+Measure = Callable[["Objective"], tuple[dict[str, float], list[list[float]]]]
 
 
 class Objective(nn.Module, ABC):
@@ -80,10 +82,11 @@ class State:
     """Where a run stands; what a checkpoint holds beside tensors.
 
     Attributes:
-        phase: "select" or "refit".
+        phase: "select", of further folds "select 2" and so on, or "refit".
         step: steps done in this phase.
-        history: (step, criterion, its standard error) of every measurement in the select phase.
+        fold: which fold's select phase, from 0.
         chosen: chosen number of steps, once known.
+        way: the chosen way to embed, 0 the settings' own.
         prepared: what the method chose before training.
         logged: bytes of ``metrics.jsonl`` that belong to this state.
         seconds: time trained so far.
@@ -94,8 +97,9 @@ class State:
 
     phase: str = "select"
     step: int = 0
-    history: list[tuple[int, float, float]] = field(default_factory=list)
+    fold: int = 0
     chosen: int | None = None
+    way: int = 0
     prepared: dict[str, Any] = field(default_factory=dict)
     logged: int = 0
     seconds: float = 0.0
@@ -153,11 +157,13 @@ class Loop:
         self.state = State(threads=torch.get_num_threads(), processes=distributed.size())
         self.tensors: dict[str, Tensor] | None = None
         self.best: dict[str, Tensor] = {}
+        self.measured, self.patient = Measurements(), False
         loaded = load_checkpoint(folder) if folder is not None and resume else None
         if loaded is not None:
             self.tensors, saved = loaded
-            self.best = {n.removeprefix("best/"): t for n, t in self.tensors.items() if n.startswith("best/")}
-            self.state = State(**saved | {"history": [tuple(item) for item in saved["history"]]})
+            self.best = _part(self.tensors, "kept/best/")
+            self.measured = Measurements(_part(self.tensors, "kept/measured/"))
+            self.state = State(**saved)
             if self.state.processes == distributed.size():
                 torch.set_num_threads(self.state.threads)
             self.state.threads, self.state.processes = torch.get_num_threads(), distributed.size()
@@ -168,6 +174,13 @@ class Loop:
         """Whether ``run`` will begin this phase from a checkpoint, whatever the objective holds."""
         return self.tensors is not None and self.state.phase == phase
 
+    def select(
+        self, fold: int, objective: Objective, features: Features, measure: Measure, *, patient: bool = False
+    ) -> None:
+        """One fold's select phase: all planned steps, or until enough measurements in a row were clearly worse."""
+        self.state.fold, self.patient = fold, patient
+        self.run(select_phase(fold), objective, features, self.planned, measure)
+
     def run(
         self,
         phase: str,
@@ -176,7 +189,7 @@ class Loop:
         steps: int,
         measure: Measure | None = None,
     ) -> None:
-        """Train ``objective`` for ``steps`` steps, or until ``patience`` measurements in a row were clearly worse.
+        """Train ``objective`` for ``steps`` steps.
 
         Args:
             phase: the phase's name, kept in checkpoints.
@@ -238,9 +251,9 @@ class Loop:
         record: dict[str, Any],
     ) -> None:
         if measure is not None:
-            criteria, error = distributed.first_of(measure(objective))
-            self.state.history.append((self.state.step, next(iter(criteria.values())), error))
-            if not self.settings.refit and self.choose() == self.state.step:
+            criteria, scores = distributed.first_of(measure(objective))
+            self.measured.scores[self.state.fold, self.state.step] = torch.tensor(scores, dtype=torch.float64)
+            if not self.settings.refit and self.measured.choose_step() == self.state.step:
                 self.best = {name: value.detach().clone() for name, value in objective.state_dict().items()}
             record |= {f"val/{name}": value for name, value in criteria.items()}
         record["seconds"] = round(self.state.seconds, 3)
@@ -249,31 +262,33 @@ class Loop:
             self.progress(record | {"steps": self.steps})
 
     def _out_of_patience(self) -> bool:
-        if self.state.phase != "select" or not self.state.history:
+        if self.state.phase != select_phase(0) or self.patient or not self.measured.steps:
             return False
-        since = [step for step, _, _ in self.state.history if step > self.choose()]
-        return len(since) >= self.settings.patience
+        chosen = self.measured.choose_step()
+        return sum(step > chosen for step in self.measured.steps) >= self.settings.patience
 
     @property
     def steps(self) -> int:
         """Steps to train for: those chosen, or all."""
         return self.planned if self.state.chosen is None else self.state.chosen
 
-    def choose(self) -> int:
-        """The last measured step that is within one standard error of the best.
-
-        Held-out sets are small: of steps that the criterion cannot tell apart the last is taken, because what training
-        adds beside the criterion (content kept under masking) grows on.
-        """
-        _, best, error = max(self.state.history, key=lambda item: item[1])
-        return max(step for step, score, _ in self.state.history if score >= best - error)
-
     def _save(self, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
         if self.folder is None:
             return
         self.journal.sync()
-        save_checkpoint(self.folder, objective, optimiser, self.best, asdict(self.state))
+        kept = {f"best/{name}": value for name, value in self.best.items()}
+        kept |= {f"measured/{name}": value for name, value in self.measured.tensors().items()}
+        save_checkpoint(self.folder, objective, optimiser, kept, asdict(self.state))
         self.saved_at = time.monotonic()
+
+
+def select_phase(fold: int) -> str:
+    """What the select phase of a fold is called, in the log and in checkpoints."""
+    return f"select {fold + 1}" if fold else "select"
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def full_precision(z: Tensor) -> Tensor:

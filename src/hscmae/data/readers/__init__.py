@@ -6,7 +6,7 @@ The format is told by what a file is, not by its name. One module a format, each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -37,8 +37,7 @@ def open_table(path: str | PathLike[str], report: Report = refuse) -> Table:
         InputError: the file is missing, empty, of no known format or damaged; else as ``report`` decides.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
+    require_file(path)
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     with damage_named(path):
@@ -51,12 +50,25 @@ def open_table(path: str | PathLike[str], report: Report = refuse) -> Table:
     raise InputError(f"{path}: not a feature file of a known format ({FORMATS})")
 
 
+def require_file(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: reading a pipe would wait for ever.
+
+    Raises:
+        InputError: it is not there, a link that leads nowhere, or a pipe, socket or device.
+    """
+    if not path.exists():
+        nowhere = f"is a link to {path.readlink()}, which is not there" if path.is_symlink() else ""
+        raise InputError(f"{path}: {nowhere or 'no such file or folder'}")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: is neither a file nor a folder (a pipe, a socket or a device)")
+
+
 def is_known(path: str | PathLike[str]) -> bool:
     """Whether the path looks like a feature file of a supported format."""
     return any(reader.matches(Path(path)) for reader in READERS)
 
 
-def read(path: str | PathLike[str], *, drop_bad_rows: bool = False) -> Pairs:
+def read(path: str | PathLike[str], *, drop_bad_rows: bool = False, modalities: Sequence[str] | None = None) -> Pairs:
     """Read a feature file of any supported format.
 
     A store stays memory-mapped; everything else is read into memory.
@@ -65,15 +77,20 @@ def read(path: str | PathLike[str], *, drop_bad_rows: bool = False) -> Pairs:
         path: the file or folder.
         drop_bad_rows: leave out rows with NaN or infinite values, and rows whose id an earlier row has, instead of
             refusing the file; a warning is logged with their numbers.
+        modalities: the ones to read, in this order; all where not given.
 
     Raises:
         InputError: one line naming file, dataset and rows.
     """
     path = Path(path)
     if store.is_store(path):
-        with damage_named(path):
-            return store.open_store(path, verify=None)
+        with damage_named(path), store.open_table(path, refuse, verify=None) as table:
+            if modalities is not None:
+                table.select(modalities)
+            return store.mapped(table)
     with open_table(path) as table:
+        if modalities is not None:
+            table.select(modalities)
         return table.read(drop_bad_rows=drop_bad_rows)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from hscmae.data import vetting
-from hscmae.data.readers import layouts
+from hscmae.data.readers import layouts, vetting
 from hscmae.data.table import Problem, Report, RowArray, Table
 from hscmae.errors import InputError
 
@@ -31,14 +31,25 @@ def open_table(path: Path, report: Report) -> Table:
         InputError: the file is not fit to be opened (see ``vetting``); else as ``report`` decides.
     """
     with ExitStack() as stack:
-        arrays, class_names = open_datasets(path, report, stack)
-        result = layouts.table(arrays, str(path), "HDF5", report, class_names)
+        arrays, attributes = open_datasets(path, report, stack)
+        names = next((attributes[key] for key in vetting.NAMES if key in attributes), None)
+        result = layouts.table(arrays, str(path), "HDF5", report, names)
+        result.origin = {key: text for key in vetting.ORIGIN if (text := _text(attributes.get(key)))}
         result.resources = stack.pop_all()
         return result
 
 
-def open_datasets(path: Path, report: Report, stack: ExitStack) -> tuple[dict[str, RowArray], Any]:
-    """The datasets at a file's root by name, and its class names; ``stack`` closes the file.
+def _text(value: Any) -> str:
+    """An attribute's text; empty where it is none."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str) else ""
+
+
+def open_datasets(path: Path, report: Report, stack: ExitStack) -> tuple[dict[str, RowArray], Mapping[str, Any]]:
+    """The datasets at a file's root by name, and its attributes; ``stack`` closes the file.
+
+    Of the attributes only those are read that were looked at before: ``vetting.NAMES`` and ``vetting.ORIGIN``.
 
     Raises:
         InputError: the file is not fit to be opened; nothing of it was.
@@ -52,10 +63,15 @@ def open_datasets(path: Path, report: Report, stack: ExitStack) -> tuple[dict[st
     arrays: dict[str, RowArray] = {}
     for name in file:
         thing = file.get(name)
-        if not isinstance(thing, h5py.Dataset):
+        if isinstance(thing, h5py.Group):
+            if layouts.is_named_for(name):
+                report(str(path), Problem("wrong-type", name, "is a group, not a dataset"))
+            else:
+                report(str(path), Problem("group", name, "is a group: only datasets at the root are read"))
+        elif not isinstance(thing, h5py.Dataset):
             continue
-        if thing.shape is None:
+        elif thing.shape is None:
             report(str(path), Problem("wrong-rank", name, "is empty: it has no shape"))
         else:
             arrays[name] = thing
-    return arrays, next((file.attrs[key] for key in ("class_names", "label_names") if key in file.attrs), None)
+    return arrays, file.attrs

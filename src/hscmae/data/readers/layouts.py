@@ -88,6 +88,12 @@ def table(
     return result
 
 
+def is_named_for(key: str) -> bool:
+    """Whether a dataset of this name would be a column, or a modality's part by its ending."""
+    endings = (*(f"_{s}" for s in SPLITS), "_feat", "_present", "_lengths")
+    return key in (*ALIASES, *COLUMNS) or key.endswith(endings)
+
+
 def _is_feature(key: str) -> bool:
     """Whether a plain name is a modality's rather than a column's."""
     return ALIASES.get(key, key) not in COLUMNS and not key.endswith(("_present", "_lengths"))

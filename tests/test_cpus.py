@@ -1,0 +1,87 @@
+"""The CPUs that are counted are those that this process may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hscmae import cpus
+from hscmae.cpus import set_threads, usable_cpus
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """64 CPUs, and a control group two folders deep without a limit."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpus, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cpus, "OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/pod/container\n")
+    own = tmp_path / "cgroup" / "pod" / "container"
+    own.mkdir(parents=True)
+    (own / "cpu.max").write_text("max 100000\n")
+    return own
+
+
+def test_without_limits_the_mask_counts(machine: Path) -> None:
+    assert usable_cpus() == 64
+
+
+@pytest.mark.parametrize(("granted", "expected"), [("400000 100000", 4), ("250000 100000", 3), ("10000 100000", 1)])
+def test_a_containers_quota_counts(machine: Path, granted: str, expected: int) -> None:
+    (machine / "cpu.max").write_text(granted + "\n")
+    assert usable_cpus() == expected
+
+
+def test_the_least_quota_of_all_groups_above_counts(machine: Path) -> None:
+    (machine / "cpu.max").write_text("400000 100000\n")
+    (machine.parent / "cpu.max").write_text("200000 100000\n")
+    assert usable_cpus() == 2
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [("3", 3), ("3,2", 3), ("99", 64), ("0", 64), ("all", 64), ("", 64)])
+def test_what_the_user_allows_counts(monkeypatch: pytest.MonkeyPatch, allowed: str, expected: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+    assert usable_cpus() == expected
+
+
+def test_openmp_waits_without_spinning_and_keeps_to_the_quota(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    set_threads()
+    assert os.environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+    (machine / "cpu.max").write_text("400000 100000\n")
+    set_threads()
+    assert os.environ == {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "4"}
+    given = {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "9"}
+    monkeypatch.setattr(os, "environ", dict(given))
+    set_threads()
+    assert os.environ == given
+
+
+def test_the_command_sets_it_before_torch_is_loaded(tmp_path: Path) -> None:
+    code = """
+import builtins, os, sys
+from hscmae.cli import main
+assert "torch" not in sys.modules
+real = builtins.__import__
+def watched(name, *rest, **more):
+    if name == "torch":
+        assert os.environ.get("OMP_WAIT_POLICY") == "PASSIVE"
+        os._exit(0)
+    return real(name, *rest, **more)
+builtins.__import__ = watched
+main(["evaluate", "nowhere", "nothing"])
+os._exit(1)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_other_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cpus, "OWN_CGROUP", tmp_path / "none")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cpus() == os.cpu_count()
