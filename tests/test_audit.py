@@ -61,6 +61,15 @@ def test_wrong_pairs_are_suspicious(made: tuple[Pairs, np.ndarray], found: Audit
     assert found.random_better[scored & ~made[1]].mean() < 0.25
 
 
+def test_suspicion_is_in_standard_deviations_of_random_pairs(made: tuple[Pairs, np.ndarray]) -> None:
+    pairs = made[0].take(np.arange(100, 500))
+    rng = np.random.default_rng(0)
+    cells = module._cells(pairs.features, np.arange(400), rng, None)
+    random = cells.agreement()[1]
+    assert np.nanmean(random) == pytest.approx(0, abs=1e-12)
+    assert np.nanstd(random) == pytest.approx(1, abs=1e-12)
+
+
 def test_ranks_order_the_scores(found: Audit) -> None:
     rows = found.most_suspicious()
     assert found.rank[rows].tolist() == list(range(1, len(rows) + 1))

@@ -258,16 +258,18 @@ class _Cells:
         self.groups = [group for group in (which, ~which) if group.any()]
 
     def agreement(self) -> tuple[Float64Array, Float64Array]:
-        """Agreement of each pair, (n,), and of its first modality with other clips' second, (n, CELL - 1)."""
+        """Agreement of each pair, (n,), and of its first modality with other clips' second, (n, CELL - 1).
+
+        In standard deviations from the mean of the random pairs, in each group.
+        """
         n = int(self.valid.sum())
         observed, random = np.empty(n), np.full((n, CELL - 1), np.nan)
         observed[self.table[self.valid]] = np.diagonal(self.total, axis1=1, axis2=2)[self.valid]
         others = np.where(self.random, self.total, np.nan)[:, ~np.eye(CELL, dtype=bool)]
         random[self.table[self.valid]] = others.reshape(*self.table.shape, CELL - 1)[self.valid]
-        if len(self.groups) > 1:  # on one scale
-            for group in self.groups:
-                middle, spread = np.nanmean(random[group]), max(np.nanstd(random[group]), TINY)
-                observed[group], random[group] = (observed[group] - middle) / spread, (random[group] - middle) / spread
+        for group in self.groups:
+            middle, spread = np.nanmean(random[group]), max(np.nanstd(random[group]), TINY)
+            observed[group], random[group] = (observed[group] - middle) / spread, (random[group] - middle) / spread
         return observed, random
 
 

@@ -39,7 +39,7 @@ def test_rows_are_paired_by_split_and_rank_the_best_first() -> None:
     records = [record("ridge-cca", s, i, v) for s, values in ridge.items() for i, v in enumerate(values)]
     records += [record("hscmae", s, i, v) for s, values in ours.items() for i, v in enumerate(values)]
     records += [record("hscmae:paper", s, 0, 0.45) for s in "ab"]
-    records.append({**record("ridge-cca", "c", 0, 0.0), "status": "failed", "error": "it broke", "avg/mAP": None})
+    records.append({**record("ridge-cca", "c", 0, 0.0), "status": "failed", "error": "it `broke` <b>", "avg/mAP": None})
     first, paper, second = table.rows(records, who)
     assert [first.name, paper.name, second.name] == ["hscmae", "hscmae:paper", "ridge-cca"]
     assert first.mean == pytest.approx((0.58 + 0.35) / 2)
@@ -48,9 +48,9 @@ def test_rows_are_paired_by_split_and_rank_the_best_first() -> None:
     assert first.ratio == pytest.approx((0.58 / 0.5 + 0.35 / 0.3) / 2)
     assert first.between_seeds == pytest.approx(np.std([0.56, 0.60], ddof=1))
     assert first.corrected_ci[0] < first.difference_ci[0]
-    assert (second.rival, second.failed, second.fits, second.error) == ("hscmae", 1, 3, "it broke")
+    assert (second.rival, second.failed, second.fits, second.error) == ("hscmae", 1, 3, "it `broke` <b>")
     text = table.markdown([first, paper, second], "avg/mAP", ["a", "b"])
-    assert "1 of 3 fits of ridge-cca failed: it broke" in text
+    assert "1 of 3 fits of ridge-cca failed: `it 'broke' <b>`\n" in text  # code, so no markup
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {12}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +37,12 @@ class Job:
     pairs: Pairs
 
 
-def make_job(folder: Path, pairs: Pairs, method: str = "hscmae", seed: int = 0) -> Job:
+def make_job(folder: Path, pairs: Pairs, method: str = "hscmae", **settings: Any) -> Job:
     """Train on ``pairs``, quickly."""
     folder.mkdir(parents=True, exist_ok=True)
     write_store(pairs, folder / "features")
-    settings = QUICK if method == "hscmae" else {"dim": 6}
-    train_run(get_method(method)(**settings, seed=seed), pairs, folder / "run", data={"source": "features"})
+    quick = QUICK if method == "hscmae" else {"dim": 6}
+    train_run(get_method(method)(**quick | settings), pairs, folder / "run", data={"source": "features"})
     return Job(folder / "run", folder / "features", pairs)
 
 

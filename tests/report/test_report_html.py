@@ -239,6 +239,60 @@ def test_figures_are_those_of_evaluate(tmp_path: Path, split: str) -> None:
     assert metrics == expected
 
 
+def words(path: Path) -> str:
+    """The page's text up to its settings, without tags."""
+    text = path.read_text(encoding="utf-8").split('<section id="settings">')[0]
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
+def test_how_the_step_was_chosen_is_said(job: Job, tmp_path: Path) -> None:
+    report(job, tmp_path / "r.html")
+    text = words(tmp_path / "r.html")
+    assert "where it is highest" not in text
+    assert "the last step within one standard error of the highest is the number of steps to train for" in text
+    assert "chosen on held-out pairs, then the model was trained on all pairs" in text
+    assert re.search(r"steps \d+ chosen without labels", text)
+
+
+def test_where_nothing_was_chosen_nothing_is_said_to_be(tmp_path: Path) -> None:
+    report(make_job(tmp_path / "job", make_pairs(), training_validation_share=0.0), tmp_path / "r.html")
+    text = words(tmp_path / "r.html")
+    assert "on held-out pairs" not in text and "chosen without labels" not in text
+    assert "trained for 6 steps" in text
+
+
+def test_without_a_refit_none_is_said_to_be(tmp_path: Path) -> None:
+    report(make_job(tmp_path / "job", make_pairs(), training_refit=False), tmp_path / "r.html")
+    text = words(tmp_path / "r.html")
+    assert "chosen on held-out pairs" in text
+    assert "trained on all pairs" not in text and "final training" not in text
+
+
+def test_how_many_clips_are_ranked_is_said(job: Job, tmp_path: Path) -> None:
+    report(job, tmp_path / "a.html")
+    assert "Every query ranks 32 clips by cosine, its own pair among them." in words(tmp_path / "a.html")
+    present = {"audio": np.arange(160) != 5, "visual": np.arange(160) % 15 != 0}
+    report(job, tmp_path / "b.html", replace(job.pairs, present=present))
+    assert (
+        "Every query ranks all clips that have the other modality by cosine (sound → picture 21, picture → sound 31), "
+        "its own pair among them where it has one."
+    ) in words(tmp_path / "b.html")
+
+
+def test_of_many_classes_the_most_frequent_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "BARS", 7)
+    pairs = make_pairs(n=300, classes=25)
+    job = make_job(tmp_path / "job", pairs, method="ridge-cca")
+    report(job, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert words(tmp_path / "r.html").count("The 7 most frequent of 25 classes.") == 2
+    test = pairs.of_split("test").labels
+    counts = np.bincount(test.indices, minlength=25)
+    shown = re.findall(r'class="barname">(\d+)<', text.split('id="classes"')[1].split("</section>")[0])
+    assert len(shown) == 7 and counts[[int(c) for c in shown]].min() >= np.sort(counts)[-7]
+
+
 def test_what_is_sampled_is_said(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report(job, tmp_path / "a.html", split="all")
     assert "drawn at random" not in (tmp_path / "a.html").read_text()

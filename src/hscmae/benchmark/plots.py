@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hscmae.benchmark.table import Record, Row
-from hscmae.errors import InputError
+from hscmae.errors import InputError, printable
 from hscmae.extras import require
 from hscmae.files import write_atomic
 
@@ -40,7 +40,9 @@ def draw(folder: Path, name: str, figure: Callable[..., Figure], *arguments: Any
     except InputError as error:
         log.warning("no plot %s: %s", name, error)
         return
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "text.parse_math": False}
+    ):
         drawn = figure(*arguments)
         for kind in ("png", "svg"):
             out = io.BytesIO()
@@ -170,7 +172,7 @@ def per_class(records: Sequence[Record], rows: Sequence[Row]) -> Figure:
             label=name,
             zorder=3,
         )
-    axes.set_yticks(range(len(kept)), [c if len(c) < 32 else c[:30] + "…" for c in kept])
+    axes.set_yticks(range(len(kept)), [printable(c if len(c) < 32 else c[:30] + "…") for c in kept])
     axes.set_xlabel("mAP of the class's clips, both directions averaged")
     axes.set_xlim(left=0)
     axes.grid(axis="y", alpha=0.3)
@@ -190,7 +192,7 @@ def trials(records: Sequence[Record], name: str) -> Figure:
     if failed:
         axes.scatter(failed, [min(y)] * len(failed), color="black", marker="x", label="failed")
     axes.set_xlabel(f"trial of {name}")
-    axes.set_ylabel("mutual k-NN agreement\non held-out pairs")
+    axes.set_ylabel("grounded k-NN agreement\non held-out pairs")
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)

@@ -248,7 +248,8 @@ def markdown(table: Sequence[Row], metric: str, splits: Sequence[str], against: 
     lines += ["", intervals_note(splits)]
     for row in table:
         if row.failed:
-            lines.append(f"\n{row.failed} of {row.fits} fits of {row.name} failed: {printable(row.error)}")
+            error = printable(row.error).replace("`", "'")  # as code: what a file holds is no markup
+            lines.append(f"\n{row.failed} of {row.fits} fits of {row.name} failed: `{error}`")
     return "\n".join(lines) + "\n"
 
 

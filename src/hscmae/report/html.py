@@ -58,6 +58,7 @@ LOSSES = {
     "distill": ("distillation of the teacher", "loss (no unit)"),
     "contrastive": ("InfoNCE", "cross-entropy (nats)"),
 }
+DECIDES = "mutual_knn"
 CRITERIA = {"mutual_knn": "mutual k-NN agreement", "alignment_gap": "alignment gap"}
 METRICS = {
     "mAP": "mean average precision; a result is relevant if it shares a class with the query",
@@ -157,6 +158,7 @@ def write_report(
         "data": {"clips": clips, "map": None if found is None else _map(found)},
         "map_clips": MAP_CLIPS,
         "confused": CONFUSED,
+        "most_bars": BARS,
         "most_classes": CLASSES,
     }
     content = render(page)
@@ -223,7 +225,8 @@ def _facts(config: Mapping[str, Any], found: Findings | None) -> list[tuple[str,
     training = config["training"]
     facts = [("trained on", f"{training['rows']:,}", f"clips, {training['complete_pairs']:,} with both modalities")]
     if training.get("chosen_step") is not None:
-        facts.append(("steps", f"{training['chosen_step']}", "chosen without labels"))
+        remark = "chosen without labels" if training.get("selection") else "as planned"
+        facts.append(("steps", f"{training['chosen_step']}", remark))
     if found is None:
         return facts
     m = found.metrics
@@ -273,7 +276,7 @@ def _warnings(inspection: Inspection | None, found: Findings | None) -> list[str
 
 
 def _training(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Charts of losses, weights and the criterion, each with its title."""
+    """What is said of training, and charts of losses, weights and the criterion, each with its title."""
     phases = list(dict.fromkeys(r["phase"] for r in records))
 
     def lines(key: str, only: Iterable[str]) -> list[plots.Line]:
@@ -296,7 +299,8 @@ def _training(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         for series, key in enumerate((k for k in names if k.startswith("weight/")), start=1)
         for line in lines(key, phases[-1:])
     ]
-    chosen = config["training"].get("chosen_step")
+    summary = config["training"]
+    chosen = summary.get("chosen_step") if summary.get("selection") else None
     criteria = []
     for key in names:
         if key.startswith("val/") and (drawn := lines(key, ["select"])):
@@ -304,9 +308,11 @@ def _training(config: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
             name = CRITERIA.get(name, name)
             mark = None if chosen is None else (float(chosen), f"chosen: step {chosen}")
             chart = plots.line_chart(drawn, x_title="training step", y_title=f"{name} (no unit)", mark_x=mark)
-            criteria.append((name, chart))
+            criteria.append((name, chart, key == f"val/{DECIDES}"))
     rate = lines("lr", phases)
     return {
+        "chosen": chosen,
+        "refitted": "refit" in phases,
         "losses": losses,
         "weights": plots.line_chart(weights, x_title="training step", y_title="weight of the loss (no unit)")
         if weights
@@ -322,7 +328,9 @@ def _metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     for name, meaning in METRICS.items():
         if metrics.get(f"avg/{name}") is not None:
             rows.append((name, meaning, [_cell(metrics, f"{direction}/{name}") for direction in directions]))
-    return {"rows": rows, "chance": metrics.get("chance/mAP")}
+    sizes = [metrics[f"{direction}/n_gallery"] for direction in directions if direction != "avg"]
+    whole = all(size == metrics["n_queries"] for size in sizes)
+    return {"gallery": None if whole else sizes, "rows": rows, "chance": metrics.get("chance/mAP")}
 
 
 def _cell(metrics: Mapping[str, Any], key: str) -> tuple[str, str]:
@@ -351,7 +359,7 @@ def _comparison(contenders: Sequence[Contender]) -> Markup | None:
     return plots.bar_chart(rows, title="mAP, both directions averaged (0 to 1)")
 
 
-def _retrieval_plots(found: Findings) -> dict[str, Markup]:
+def _retrieval_plots(found: Findings) -> dict[str, Any]:
     labels = found.clips.labels
     if labels is None or not found.curves:
         return {}
@@ -364,7 +372,7 @@ def _retrieval_plots(found: Findings) -> dict[str, Markup]:
     if not curves:
         return {}
     chance = plots.Line("random order", [0, 1], [found.prevalence] * 2, 6, dashed=True, marks=False)
-    drawn = {
+    drawn: dict[str, Any] = {
         "curve": plots.line_chart(
             [*curves, chance],
             x_title="recall (share of relevant items found)",
@@ -372,18 +380,19 @@ def _retrieval_plots(found: Findings) -> dict[str, Markup]:
             y_range=(0.0, 1.0),
         )
     }
-    mean = {
-        name: np.mean([of[name] for of in found.per_class.values() if name in of])
-        for name in dict.fromkeys(name for of in found.per_class.values() for name in of)
-    }
+    counts = np.bincount(labels.indices, minlength=len(labels.names))
+    frequent = [labels.names[c] for c in np.argsort(-counts, kind="stable")]
+    names = [name for name in frequent if any(name in of for of in found.per_class.values())]
+    mean = {name: np.mean([of[name] for of in found.per_class.values() if name in of]) for name in names[:BARS]}
     rows = []
-    for name in sorted(mean, key=lambda name: -mean[name])[:BARS]:
+    for name in sorted(mean, key=lambda name: -mean[name]):
         bars = [
             plots.Bar(of[name], series, f"{name}, {titles[direction]}: {of[name]:.3f}")
             for series, (direction, of) in enumerate(found.per_class.items(), start=1)
             if name in of
         ]
         rows.append((name, bars))
+    drawn["classes"] = len(names)
     drawn["per_class"] = plots.bar_chart(
         rows, title="mean average precision of the class's queries (0 to 1)", highest=1.0
     ) + plots.legend([(titles[direction], series) for series, direction in enumerate(found.per_class, start=1)])
