@@ -151,9 +151,9 @@ class Training(Section):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
 
-    def planned_steps(self, rows: int) -> int:
-        """Steps of a full run over ``rows`` training rows."""
-        return self.steps or max(MIN_STEPS, self.epochs * (rows // min(rows, self.batch_size)))
+    def planned_steps(self, rows: int, least: int = MIN_STEPS) -> int:
+        """Steps of a full run over ``rows`` training rows, where the settings do not say: so many at ``least``."""
+        return self.steps or max(least, self.epochs * (rows // min(rows, self.batch_size)))
 
 
 class MethodConfig(Section):

@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[Any]  # float16, float32 or float64
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+COLUMNS = ("ids", "labels", "split")
 SILENT_MIN_ROWS = 5
 
 
@@ -205,12 +206,19 @@ class Pairs:
 
     @classmethod
     def of(cls, data: Pairs | Mapping[str, npt.ArrayLike]) -> Pairs:
-        """``data`` itself if it is a ``Pairs``, else a ``Pairs`` over a mapping of modality name to array."""
+        """``data`` itself if it is a ``Pairs``, else a ``Pairs`` over a mapping of modality name to array.
+
+        As in a file, what is called ``ids``, ``labels`` or ``split`` is that column and no modality.
+
+        >>> Pairs.of({"audio": np.zeros((3, 8)), "visual": np.zeros((3, 5)), "labels": ["dog", "cat", "dog"]})
+        Pairs(3 rows: audio 8, visual 5; 2 classes)
+        """
         if isinstance(data, Pairs):
             return data
         if not isinstance(data, Mapping):
             raise InputError(f"expected Pairs or a mapping of modality name to array, got {type(data).__name__}")
-        return cls({name: as_features(x, f"input: {name}") for name, x in data.items()})
+        features = {name: x for name, x in data.items() if name not in COLUMNS}
+        return cls(features, **{name: x for name, x in data.items() if name in COLUMNS})  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{m} {' x '.join(str(size) for size in x.shape[1:])}" for m, x in self.features.items())

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from hscmae.linear.cca import BLOCK
 
-
 COINCIDING = 1e-12  # squared distance of unit rows that rounding alone holds apart
 
 
