@@ -332,7 +332,7 @@ def test_own_extractors_by_entry_point(monkeypatch, tmp_path):
         def load(self):
             return lambda weights: Loudness()
 
-    monkeypatch.setattr("hscmae.extract.base.entry_points", lambda **_: [Point()])
+    monkeypatch.setattr("hscmae.extract.registry.entry_points", lambda **_: [Point()])
     write_wav(tmp_path / "a.wav", np.full(16000, 0.5))
     pairs = extract(tmp_path / "a.wav", tmp_path / "store", audio="loudness", visual="none")
     np.testing.assert_allclose(pairs.features["audio"], [[0.5]], atol=0.01)

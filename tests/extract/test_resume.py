@@ -178,7 +178,8 @@ def test_update_takes_over_problems_and_sequences(tmp_path):
 
 def _seconds():
     """An extractor that says how loud each second is."""
-    from hscmae.extract.base import AudioExtractor, get_extractor
+    from hscmae.extract.base import AudioExtractor
+    from hscmae.extract.registry import get_extractor
 
     class Seconds(AudioExtractor):
         name, dim, rate, length, hop = "seconds", 2, 16_000, 16_000, 16_000
