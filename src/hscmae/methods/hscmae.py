@@ -107,9 +107,8 @@ class HSCMAEObjective(Objective):
             paired = None if batch.complete else present[a] & present[v]  # (n,)
             losses["global"] = correlation_loss(z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired)
         if self.active & {"local", "distill"}:
-            through = {
-                m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)
-            }  # (b, dim)
+            # (b, dim)
+            through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
             both = batch.gather(  # (n, dim), of teacher and student
                 {f"teacher/{m}": full_precision(t[m]) for m in self.modalities}
                 | {f"masked/{m}": through[m] for m in self.modalities}
