@@ -13,8 +13,12 @@ import pytest
 import hscmae
 from conftest import make_pairs
 from hscmae.artifact import read_config
+from hscmae.cli import main
 from hscmae.data.pairs import Pairs
+from hscmae.data.recipe import recipe_of
 from hscmae.data.splits import holdout
+from hscmae.data.store import StoreWriter
+from hscmae.embedding import embed_file
 from hscmae.errors import InputError
 from hscmae.files import partial_folder
 from hscmae.methods import HSCMAE, RidgeCCA
@@ -191,3 +195,23 @@ def test_rows_that_were_trained_on_are_counted_wherever_they_are_scored(tmp_path
         assert hscmae.evaluate(known, make_pairs(seed=1).take(np.arange(0, 160, 5)), bootstrap=0)["n_trained_on"] == 0
     (tmp_path / "model" / "training_rows.safetensors").unlink()  # as from the hub
     assert "n_trained_on" not in hscmae.evaluate(hscmae.load(tmp_path / "model"), pairs, bootstrap=0)
+
+
+def test_the_recipe_goes_along_and_features_of_another_are_refused(tmp_path: Path, pairs: Pairs) -> None:
+    ours = {"audio": {"extractor": "yamnet", "dim": 12}, "visual": {"extractor": "light", "dim": 20}, "window": 10.0}
+    for name, recipe in (("ours", ours), ("theirs", ours | {"audio": {"extractor": "vggish", "dim": 12}})):
+        with StoreWriter(tmp_path / name, recipe=recipe) as writer:
+            writer.append(pairs)
+    assert main(["train", str(tmp_path / "ours"), "--output", str(tmp_path / "run"), "--method", "ridge-cca"]) == 0
+    model = hscmae.load(tmp_path / "run")
+    model.save(tmp_path / "again")
+    for folder in ("run", "again"):
+        assert recipe_of(tmp_path / folder) == ours
+    for folder in ("run", "again"):
+        for verb in ("evaluate", "audit"):
+            assert main([verb, str(tmp_path / folder), str(tmp_path / "ours")]) == 0
+            assert main([verb, str(tmp_path / folder), str(tmp_path / "theirs")]) == 2
+    with pytest.raises(InputError, match="audio extracted by vggish, not by yamnet"):
+        embed_file(model, tmp_path / "theirs", tmp_path / "z")
+    embed_file(model, tmp_path / "ours", tmp_path / "z")
+    assert recipe_of(tmp_path / "z") == ours

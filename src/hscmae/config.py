@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hscmae.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
+Dimension = Annotated[int, Field(gt=0, le=4096)]  # covariances of embeddings are kept and decomposed
 Share = Annotated[float, Field(ge=0, le=1)]
 MIN_STEPS = 200
 Weight = Annotated[float, Field(ge=0)]
@@ -150,15 +151,15 @@ class Training(Section):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
 
-    def planned_steps(self, rows: int) -> int:
-        """Steps of a full run over ``rows`` training rows."""
-        return self.steps or max(MIN_STEPS, self.epochs * (rows // min(rows, self.batch_size)))
+    def planned_steps(self, rows: int, least: int = MIN_STEPS) -> int:
+        """Steps of a full run over ``rows`` training rows, where the settings do not say: so many at ``least``."""
+        return self.steps or max(least, self.epochs * (rows // min(rows, self.batch_size)))
 
 
 class MethodConfig(Section):
     """What every method has."""
 
-    dim: Positive = Field(64, description="embedding dimension")
+    dim: Dimension = Field(64, description="embedding dimension")
     seed: int = Field(0, ge=0, description="seed of every random draw")
     pooling: Literal["mean", "max", "attention"] = Field("mean", description="how sequences become vectors")
     anchors: Anchors = Anchors()

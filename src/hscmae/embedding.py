@@ -15,7 +15,7 @@ from hscmae.artifact import read_config
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import open_table
-from hscmae.data.recipe import recipe_of
+from hscmae.data.recipe import recipe_of, require_same_recipe
 from hscmae.data.splits import apply_holdout
 from hscmae.data.store import StoreWriter
 from hscmae.data.table import Table, refuse
@@ -67,14 +67,17 @@ def embed_file(
         Number of rows written.
 
     Raises:
-        InputError: no modality in common, no such split, or a fault of the file; ``output`` is the file itself.
+        InputError: no modality in common, no such split, or a fault of the file; ``output`` is the file itself; its
+            features were extracted otherwise than those of training.
     """
     require_apart(output, file)
+    recipe = recipe_of(file)
+    require_same_recipe(recipe, method.recipe_, str(file))
     model = None if run is None else {"path": str(run.resolve()), "sha256": read_config(run)["sha256"]}
     media = store.read_extra(file, MEDIA) if store.is_store(file) else None
     with (
         open_for(method, file, holdout) as table,
-        StoreWriter(output, overwrite=overwrite, source=str(file), recipe=recipe_of(file), model=model) as writer,
+        StoreWriter(output, overwrite=overwrite, source=str(file), recipe=recipe, model=model) as writer,
         ExitStack() as stack,
     ):
         embedded = (blocks or embed_rows)(method, table, split=split, drop_bad_rows=drop_bad_rows)

@@ -15,6 +15,7 @@ from hscmae.artifact import ARTIFACT, CONFIG, FORMAT, is_artifact, read_config, 
 from hscmae.config import merge
 from hscmae.data.fingerprint import fingerprint, joined
 from hscmae.data.pairs import Pairs
+from hscmae.data.recipe import Recipe
 from hscmae.errors import InputError
 from hscmae.extras import require
 from hscmae.files import FolderKind, output_folder, write_atomic
@@ -74,6 +75,7 @@ def train_run(
     threads: int | None = None,
     tensorboard: bool = False,
     data: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train ``method`` into the folder ``run``; of several processes the first alone writes to it.
@@ -88,6 +90,7 @@ def train_run(
         threads: CPU threads of each process; a run resumed by as many processes takes those it began with.
         tensorboard: write ``run/tensorboard`` too (extra ``tensorboard``).
         data: what to record about the data in ``config.json``.
+        recipe: how the features were extracted, see ``data.recipe``; the artefact keeps it.
         progress: called with each logged record.
 
     Returns:
@@ -116,6 +119,7 @@ def train_run(
         if tensorboard and writes:
             show = stack.enter_context(_with_tensorboard(place, progress))
         method.fit(pairs, background=background, run=place, resume=resume, progress=show)
+        method.recipe_ = recipe
         if writes:
             write_artifact(place, *method.packed(data))
     return method.summary_

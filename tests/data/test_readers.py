@@ -19,7 +19,7 @@ from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import ave, hdf5, read, read_blocks, vetting
 from hscmae.data.splits import read_ids
-from hscmae.data.store import write_store
+from hscmae.data.store import sha256, write_store
 from hscmae.errors import InputError
 
 REAL = Path(__file__).parents[2] / "../shared/data"
@@ -627,6 +627,44 @@ def test_real_files() -> None:
     assert len(pool) == 28792 and len(pool.labels.names) == 3862 and pool.split is None
     assert pool.silent()["audio"].sum() == 435
     assert np.isin(pairs.ids, pool.ids).all()
+
+
+def test_bad_rows_of_a_store_are_left_out_when_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_store(Pairs({"audio": A, "visual": V}, ids=[f"c{i}" for i in range(7)]), tmp_path / "s")
+    stored = np.load(tmp_path / "s" / "visual.npy", mmap_mode="r+")
+    stored[[2, 5], 1] = np.nan  # as no writer of ours leaves it
+    stored.flush()
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    manifest["files"]["visual.npy"]["sha256"] = sha256(tmp_path / "s" / "visual.npy")
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
+    assert len(read(tmp_path / "s")) == 7
+    left = read(tmp_path / "s", drop_bad_rows=True)
+    assert left.ids.tolist() == [b"c0", b"c1", b"c3", b"c4", b"c6"]
+    assert "left out rows 2, 5" in caplog.text
+
+
+def test_a_store_without_bad_rows_stays_mapped(tmp_path: Path) -> None:
+    write_store(Pairs({"audio": A, "visual": V}), tmp_path / "s")
+    assert isinstance(read(tmp_path / "s", drop_bad_rows=True).features["audio"], np.memmap)
+
+
+def test_members_of_an_archive_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hscmae.data.table.BLOCK_BYTES", 200)
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    np.savez(tmp_path / "x.npz", audio=x, visual=np.asfortranarray(x))
+    opened: list[Any] = []
+    original = zipfile.ZipFile.open
+
+    def spy(archive: zipfile.ZipFile, name: str, *arguments: Any) -> Any:
+        opened.append((name, original(archive, name, *arguments)))
+        return opened[-1][1]
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", spy)
+    pairs = read(tmp_path / "x.npz")
+    np.testing.assert_array_equal(pairs.features["visual"], x)
+    names = [name for name, _ in opened]
+    assert sorted(names) == ["audio.npy", "audio.npy", "visual.npy", "visual.npy"]  # for the header, for the rows
+    assert all(file.closed for _, file in opened)
 
 
 def test_a_system_that_sets_no_limit_still_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,17 @@
 """Splits: stable by id, seeded, and nobody in two parts."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hscmae.data import readers
+from hscmae.data.convert import convert, export
+from hscmae.data.fingerprint import fingerprint
 from hscmae.data.pairs import Labels, Pairs
-from hscmae.data.splits import exclude_ids, holdout, read_ids, resplit, validation_rows
+from hscmae.data.splits import exclude_ids, holdout, read_ids, resplit, validation_rows, without_clips_of
 from hscmae.data.store import write_store
 from hscmae.errors import InputError
 
@@ -104,6 +108,47 @@ def test_exclude_ids() -> None:
     assert len(exclude_ids(clips(5), [])) == 5
     with pytest.raises(InputError, match="every row"):
         exclude_ids(clips(2), [b"clip0", b"clip1"])
+
+
+def numbered(n: int, shift: int = 0) -> Pairs:
+    """Pairs without ids of their own: row numbers stand for them."""
+    return Pairs({"audio": np.arange(shift, n + shift, dtype=np.float32)[:, None]}, source="numbered")
+
+
+def test_row_numbers_exclude_nothing() -> None:
+    with pytest.raises(InputError, match=r"^numbered: has no ids, so that no row can be left out by its id"):
+        exclude_ids(numbered(5), [b"1"])
+
+
+@pytest.mark.parametrize("pairs", [numbered(6), replace(numbered(6), ids=[f"b{i}" for i in range(6)], has_ids=True)])
+def test_clips_of_another_file_are_known_by_content_where_ids_are_row_numbers(pairs: Pairs) -> None:
+    left = without_clips_of(pairs, numbered(3, shift=2))
+    assert left.features["audio"].ravel().tolist() == [0, 1, 5]
+    assert len(without_clips_of(pairs, numbered(6, shift=6))) == 6
+    with pytest.raises(InputError, match=r"^numbered: every row is also in numbered"):
+        without_clips_of(pairs, numbered(9))
+
+
+def test_clips_of_another_file_are_known_by_ids_of_their_own() -> None:
+    assert without_clips_of(clips(4), clips(2)).ids.tolist() == [b"clip2", b"clip3"]
+
+
+def test_row_numbers_stay_row_numbers_through_stores_and_files(tmp_path: Path) -> None:
+    pairs = numbered(9)
+    write_store(pairs[2:7], tmp_path / "store")
+    stored = readers.read(tmp_path / "store")
+    assert stored.ids.tolist() == [b"2", b"3", b"4", b"5", b"6"] and not stored.has_ids
+    with readers.open_table(tmp_path / "store") as table:
+        assert not any(block.has_ids for _, block in table.blocks(2))
+    with pytest.raises(InputError, match="store: the file has no ids"):
+        read_ids(tmp_path / "store")
+    for name in ("x.npz", "y.h5"):
+        export(stored, tmp_path / name)
+        again = readers.read(tmp_path / name)
+        assert again.ids.tolist() == [b"0", b"1", b"2", b"3", b"4"] and not again.has_ids
+    convert([tmp_path / "x.npz", tmp_path / "y.h5"], tmp_path / "both")
+    assert not readers.read(tmp_path / "both").has_ids
+    assert fingerprint(stored).ids is None
 
 
 def test_read_ids_from_text_or_features(tmp_path: Path) -> None:

@@ -115,3 +115,14 @@ def test_repeated_and_constant_rows_stay_finite():
     np.testing.assert_allclose(z @ z.T, (z @ z.T)[:10, :10].repeat(4, 4), atol=1e-6)
     constant = torch.ones(12, 4, dtype=torch.float64)
     assert kernel_map(constant, torch.arange(12), 5)(constant).isfinite().all()
+
+
+def test_one_column_and_repeated_rows_have_a_kernel():
+    source = torch.Generator().manual_seed(0)
+    few = torch.randn(3, 5, generator=source).double()
+    for x in (torch.randn(40, 1, generator=source).double(), few[torch.arange(40) // 20], few[:1].expand(40, 5)):
+        for kernel in (kernel_map(x, torch.arange(30), 8), kernel_map(x, torch.arange(30), 8).to(torch.float32)):
+            assert kernel(x).isfinite().all()
+    signs = kernel_map(x := torch.randn(40, 1, generator=source).double(), torch.arange(40), 8)(x)
+    same = (signs @ signs.T).round().bool()
+    assert torch.equal(same, (x > x.mean()) == (x > x.mean()).T)

@@ -136,3 +136,17 @@ def test_the_verb_leaves_the_files_own_clips_out(tmp_path: Path, capsys: Any) ->
     assert f"background: {len(many) - 20} pairs" in err
     assert json.loads(out)["background_pairs"] == len(many) - 20
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["background"] == "many"
+
+
+def test_the_verb_knows_the_files_own_clips_by_content_where_there_are_no_ids(tmp_path: Path, capsys: Any) -> None:
+    few, many, _ = few_and_many()
+    both = {m: np.concatenate([many.features[m][:100], few.features[m]]) for m in few.features}
+    np.savez(tmp_path / "few.npz", **few.features)
+    np.savez(tmp_path / "many.npz", **both)
+    command = ["train", str(tmp_path / "few.npz"), "--method", "ridge-cca", "--output", str(tmp_path / "run"), "--json"]
+    assert main([*command, "--background", str(tmp_path / "many.npz")]) == 0
+    out, err = capsys.readouterr()
+    assert "background: 100 pairs" in err and json.loads(out)["background_pairs"] == 100
+    (tmp_path / "ids.txt").write_text("0\n1\n")
+    assert main([*command, "--overwrite", "--exclude-ids", str(tmp_path / "ids.txt")]) == 2
+    assert "few.npz: has no ids" in capsys.readouterr().err

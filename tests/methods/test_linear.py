@@ -10,6 +10,7 @@ import torch
 
 from conftest import make_pairs
 from hscmae.data.pairs import Pairs
+from hscmae.errors import InputError
 from hscmae.evaluation.selection import alignment_gap
 from hscmae.linear.cca import covariances, ridge_cca
 from hscmae.methods import PCA, PLS, KernelCCA, get_method
@@ -50,6 +51,12 @@ def test_pls_is_scikit_learns(scale):
         s = np.linalg.svd((x["audio"] - x["audio"].mean(0)).T @ x["visual"], compute_uv=False)[:5]
         expected = {m: z * s / s[0] for m, z in expected.items()}
     assert_same_up_to_signs(mapped(model, x), expected)
+
+
+def test_plain_cca_of_too_few_pairs_says_what_to_do():
+    data = make_pairs(30, dims=(12, 40))
+    with pytest.raises(InputError, match=r"^the covariance of visual is singular at ridge 0: .* a ridge above 0$"):
+        get_method("cca")(ridge=0.0).fit(dict(data.features))
 
 
 def test_pls_is_ridge_cca_at_an_endless_ridge():

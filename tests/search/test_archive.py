@@ -17,7 +17,7 @@ from hscmae.errors import InputError
 from hscmae.methods import RidgeCCA, load
 from hscmae.search import Archive
 from hscmae.search.index import make_index, open_index
-from search.conftest import unit
+from search.writer import unit
 
 N, DIM = 120, 4
 KINDS = ("dog", "rooster", "sea")

@@ -21,6 +21,11 @@ DIM, SPACES = 4, ("audio", "visual")
 TABLE = "written"
 
 
+def unit(x: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return (x / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
 def opened(kind: str, place: str, table: str = TABLE) -> Backend:
     if kind == "faiss":
         return FaissBackend(Path(place), DIM, SPACES)

@@ -16,7 +16,7 @@ from conftest import make_pairs
 from hscmae.config import Training
 from hscmae.data.pairs import Pairs
 from hscmae.errors import RunError
-from hscmae.methods import HSCMAE, deep
+from hscmae.methods import HSCMAE, deep, get_method
 from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.training.loop import WINDOW_BLOCKS, _order, learning_rate
 
@@ -198,6 +198,13 @@ def test_steps_follow_the_epochs_and_the_rows() -> None:
     assert settings.planned_steps(22_500) == 30 * 43
     assert settings.planned_steps(100) == 200
     assert Training(steps=7).planned_steps(22_500) == 7
+
+
+def test_from_a_closed_form_few_rows_take_few_steps() -> None:
+    assert [HSCMAE()._planned_steps(n) for n in (25, 100, 400, 1303)] == [30, 60, 120, 200]
+    assert HSCMAE(warm_start_kind="none")._planned_steps(100) == HSCMAE(preset="paper")._planned_steps(100) == 200
+    assert HSCMAE(training_steps=7)._planned_steps(100) == 7
+    assert HSCMAE()._planned_steps(22_500) == get_method("infonce")()._planned_steps(22_500) == 20 * 43
 
 
 @pytest.mark.parametrize(("rows", "block"), [(1000, 0), (1000, 3), (1000, 7), (5, 10), (1000, 2000)])

@@ -35,14 +35,17 @@ def read_pairs(
         modalities: the ones to keep; all where not given.
         exclude_ids: a file of ids to leave out.
         holdout: the split that the user gives a file without one.
-        run: whose split a file without one gets, where it is the file that the run was trained on and ``holdout`` is
-            not given.
+        run: must have been trained on features extracted in the same way; if on this file, its split is the file's
+            where that has none and ``holdout`` is not given.
 
     Raises:
         InputError: see ``readers.read``, ``leave_out`` and ``with_split``.
     """
     from hscmae.data.readers import read
+    from hscmae.data.recipe import recipe_of, require_same_recipe
 
+    if run is not None:
+        require_same_recipe(recipe_of(file), recipe_of(run), str(file))
     pairs = read(file, drop_bad_rows=drop_bad_rows, modalities=modalities)
     (pairs,) = leave_out(exclude_ids, [pairs])
     if holdout is None and run is not None and pairs.split is None:

@@ -67,6 +67,7 @@ def train(
 
     from hscmae.cli.progress import training_progress
     from hscmae.data.readers import read
+    from hscmae.data.recipe import recipe_of
     from hscmae.data.splits import without_clips_of
     from hscmae.methods import get_method
     from hscmae.runs import settings_from, train_run
@@ -100,6 +101,7 @@ def train(
                 "excluded": exclude_ids and exclude_ids.name,
                 "background": background and background.name,
             },
+            recipe=recipe_of(file),
             background=others[0] if others else None,
             progress=progress,
         )

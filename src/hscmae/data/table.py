@@ -294,6 +294,29 @@ class Table:
         return replace(concatenate(columns), features={m: x[:rows] for m, x in whole.items()})
 
 
+def without_bad_rows(pairs: Pairs) -> Pairs:
+    """The rows whose values are finite and whose id no earlier row has, in memory; ``pairs`` itself if those are all.
+
+    Which are left out is said in a warning.
+
+    Raises:
+        InputError: none are left.
+    """
+    bad = np.zeros(len(pairs), dtype=bool)
+    bad[repeated_rows(pairs.ids)] = True
+    for m, x in pairs.features.items():
+        for start in range(0, len(x), BLOCK_ROWS):
+            here = slice(start, start + BLOCK_ROWS)
+            lengths = pairs.lengths[m][here] if m in pairs.lengths else None
+            bad[non_finite_rows(np.asarray(x[here]), pairs.present[m][here], lengths) + start] = True
+    if not bad.any():
+        return pairs
+    if bad.all():
+        raise InputError(f"{pairs.source}: no rows left after leaving out the bad ones")
+    log.warning("%s: left out %s", pairs.source, describe_rows(np.flatnonzero(bad).tolist()))
+    return pairs.take(np.flatnonzero(~bad))
+
+
 def concatenate(blocks: Sequence[Pairs]) -> Pairs:
     """The rows of several ``Pairs`` of the same modalities as one; class names are the longest list's."""
     first = blocks[0]

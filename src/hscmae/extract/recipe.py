@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from hscmae import __version__
 from hscmae.data.recipe import require_same_recipe
 from hscmae.errors import InputError
 from hscmae.extract.base import AudioExtractor, VisualExtractor, get_extractor
@@ -16,6 +15,7 @@ from hscmae.extract.media import Limits
 from hscmae.extract.pipeline import Job
 from hscmae.extract.weights import find_weights
 from hscmae.extract.windows import Sampling
+from hscmae.version import __version__
 
 FORMAT = 1
 PACKAGES = ("av", "pillow", "numpy", "torch", "ai-edge-litert", "transformers", "onnxruntime")

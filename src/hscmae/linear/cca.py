@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hscmae.errors import InputError
+
 BLOCK = 4096
 
 
@@ -183,7 +185,7 @@ def ridge_cca(moments: Covariances, dim: int, ridge: float, *, scale: bool = Tru
         scale: multiply each direction by its correlation, so that a cosine weighs it by how far it can be trusted.
 
     Raises:
-        torch.linalg.LinAlgError: a covariance is singular at this ridge.
+        InputError: a covariance is singular at this ridge.
 
     Two views of one hidden number, each with noise in a dimension of its own:
 
@@ -207,7 +209,15 @@ def whitening(within: Mapping[str, Tensor], ridge: float) -> dict[str, Tensor]:
     factors = {}
     for m, cov in within.items():
         size = ridge * torch.diagonal(cov).mean() + torch.finfo(cov.dtype).tiny
-        factors[m] = torch.linalg.cholesky(cov + size * torch.eye(len(cov), dtype=cov.dtype, device=cov.device))
+        cov = cov + size * torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
+        factors[m], failed = torch.linalg.cholesky_ex(cov)
+        # What a column adds to those before it may be rounding, of either sign.
+        least = torch.diagonal(factors[m]).square().min()
+        if failed or least <= len(cov) * torch.finfo(cov.dtype).eps * torch.diagonal(cov).mean():
+            raise InputError(
+                f"the covariance of {m} is singular at ridge {ridge:g}: columns repeat one another, or are more than "
+                "the rows; give a ridge above 0"
+            )
     return factors
 
 

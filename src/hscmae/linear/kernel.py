@@ -15,6 +15,8 @@ from torch import Tensor
 
 from hscmae.linear.cca import BLOCK
 
+COINCIDING = 1e-12  # squared distance of unit rows that rounding alone holds apart
+
 
 @dataclass(frozen=True, eq=False)
 class KernelMap:
@@ -102,7 +104,9 @@ def landmark_map(
     mean = mean.double()  # (d,)
     chosen = F.normalize(landmarks.double() - mean, dim=1)  # (l, d)
     apart = torch.cdist(chosen, chosen).square()  # (l, l)
-    bandwidth = factor * apart.median().clamp(min=torch.finfo(apart.dtype).tiny)
+    # More than half of the pairs may coincide: those of a single column, each at unit norm, are 1 or -1.
+    typical = apart.median() if apart.median() > COINCIDING else apart.mean().clamp(min=COINCIDING)
+    bandwidth = factor * typical
     values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))  # ascending: (l,), (l, l)
     rank = min(rank, len(chosen))
     vectors, values = vectors[:, -rank:], values[-rank:]

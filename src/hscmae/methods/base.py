@@ -28,6 +28,7 @@ from hscmae.data.coercion import as_features
 from hscmae.data.fingerprint import Fingerprint, fingerprint
 from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import How, pool_steps
+from hscmae.data.recipe import Recipe
 from hscmae.data.scaling import Standardizer
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows, printable
@@ -54,6 +55,7 @@ class Method(Estimator, ABC):
         scalers_: modality -> standardiser, once fitted.
         anchors_: fused embeddings of training clips, shape (m, dim), or ``None`` without anchors, once fitted.
         seen_: keys of the rows that it was fitted on, or ``None`` where they did not come with a loaded model.
+        recipe_: how the features of training were extracted, see ``data.recipe``, where a run or an artefact says so.
         summary_: what fitting found out (chosen step, criterion, ...), once fitted.
     """
 
@@ -64,6 +66,7 @@ class Method(Estimator, ABC):
     anchors_: Tensor | None
     summary_: dict[str, Any]
     seen_: Fingerprint | None = None
+    recipe_: Recipe | None = None
     _raw_background: Covariances | None = None
 
     def fit(
@@ -278,6 +281,8 @@ class Method(Estimator, ABC):
             "training": self.summary_,
             "data": dict(data or {}),
         }
+        if self.recipe_ is not None:
+            config["recipe"] = dict(self.recipe_)
         tensors = dict(self._tensors())
         for m, scaler in self.scalers_.items():
             tensors[f"scaler/mean/{m}"] = torch.from_numpy(scaler.mean)
@@ -311,7 +316,7 @@ class Method(Estimator, ABC):
             method._restore(tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{folder}: weights do not fit the settings ({str(error).splitlines()[0]})") from None
-        method.seen_ = load_seen(folder)
+        method.seen_, method.recipe_ = load_seen(folder), config.get("recipe")
         return method
 
     def require_same_settings(self, before: Mapping[str, Any], where: Path) -> None:

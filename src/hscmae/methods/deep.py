@@ -64,6 +64,10 @@ class DeepMethod(Method):
     def _build(self, features: Features, prepared: dict[str, Any]) -> Objective:
         """A fresh objective for these training rows; with nothing prepared, one that a checkpoint will fill."""
 
+    def _planned_steps(self, rows: int) -> int:
+        """Steps of a full run."""
+        return self.config.training.planned_steps(rows)
+
     @abstractmethod
     def _network(self) -> Network:
         """An untrained network of the fitted dimensions, to load weights into."""
@@ -98,7 +102,7 @@ class DeepMethod(Method):
         if run is not None and distributed.is_first():
             run.mkdir(parents=True, exist_ok=True)
         identity = self._identity(pairs, rows)
-        loop = Loop(settings, settings.planned_steps(len(rows)), seed, folder=run, resume=resume, progress=progress)
+        loop = Loop(settings, self._planned_steps(len(rows)), seed, folder=run, resume=resume, progress=progress)
         if run is not None and loop.state.identity:
             self._require_same_run(loop.state.identity, identity, run)
         loop.state.identity = identity

@@ -8,6 +8,7 @@ is distilled into the masked embeddings. Every part is switched off by a weight 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hscmae.config import PRESETS, HSCMAEConfig
+from hscmae.config import MIN_STEPS, PRESETS, HSCMAEConfig
 from hscmae.linear.cca import CanonicalMaps, Covariances, blended, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, fuse, smoothed_cca
 from hscmae.losses.affinity import mine_neighbours
@@ -37,6 +38,7 @@ from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Objective, full_precision
 
 HEAD_ROWS = 8_192
+STEPS_BY_ROWS = 6.0
 
 
 class HSCMAEObjective(Objective):
@@ -268,6 +270,13 @@ class HSCMAE(DeepMethod):
     def _network(self) -> Network:
         n, warm = self.config.network, self.config.warm_start.kind != "none"
         return self._towers(decoder_depth=n.decoder_depth, scale=n.branch_scale if warm else 1.0, canonical=warm)
+
+    def _planned_steps(self, rows: int) -> int:
+        # From a closed form there is less to learn than from random weights, and few rows are soon learnt by heart.
+        if self.config.warm_start.kind == "none":
+            return super()._planned_steps(rows)
+        least = min(MIN_STEPS, round(STEPS_BY_ROWS * math.sqrt(rows)))
+        return self.config.training.planned_steps(rows, least)
 
     @property
     def _keeps_steps(self) -> bool:

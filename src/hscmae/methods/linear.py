@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hscmae.config import LinearConfig, Positive
+from hscmae.config import Dimension, LinearConfig, Positive
 from hscmae.data.pairs import Pairs
 from hscmae.data.scaling import standardizer_of
 from hscmae.linear.cca import CanonicalMaps, Covariances, blended, ridge_cca
@@ -138,7 +138,7 @@ class PLS(LinearMethod):
 class CCAConfig(LinearConfig):
     """Settings of CCA: the usual published baseline."""
 
-    dim: Positive = Field(10, description="embedding dimension")
+    dim: Dimension = Field(10, description="embedding dimension")
     ridge: float = Field(1e-4, ge=0, description="ridge relative to the mean eigenvalue")
     scale: bool = Field(False, description="weigh each direction by its correlation")
 
@@ -160,7 +160,7 @@ class CCA(LinearMethod):
 class RidgeCCAConfig(CCAConfig):
     """Settings of well-regularised CCA."""
 
-    dim: Positive = Field(64, description="embedding dimension")
+    dim: Dimension = Field(64, description="embedding dimension")
     ridge: float = Field(0.0, ge=0, description="ridge relative to the mean eigenvalue; 0: chosen on held-out pairs")
     scale: bool = Field(True, description="weigh each direction by its correlation")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,18 @@ from hscmae.search.exact import ExactSearch, Float32Array, Found, Fused
 
 if TYPE_CHECKING:
     from hscmae.methods.base import Method
-    from hscmae.search.index import Index
 
 ARCHIVE, FORMAT = "archive.json", "hscmae-archive"
 FEATURES, RUN, EMBEDDINGS, REPORT = "features", "run", "embeddings", "report.html"
 BOTH = "both"
 SAME_CLIP = 1 - 1e-4  # cosine above which a file of a clip's name is that clip
 NEAR_DUPLICATE = 1 - 1e-4  # cosine above which two results are told as one
+
+
+class Candidates(Protocol):
+    """What may propose results in place of exact search: ``index.Index``."""
+
+    def search(self, space: str, z: Float32Array, k: int, where: Sequence[str] = ()) -> list[list[str]]: ...
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class Archive:
         where: Sequence[str] = (),
         group: bool = False,
         at: float | None = None,
-        index: Index | None = None,
+        index: Candidates | None = None,
     ) -> list[Result]:
         """The clips nearest to a query, the best first; the query's own clip is left out.
 
@@ -202,7 +207,7 @@ class Archive:
         where: Sequence[str] = (),
         group: bool = False,
         at: float | None = None,
-        index: Index | None = None,
+        index: Candidates | None = None,
     ) -> Answer:
         """``search``, with the direction that was chosen; arguments as there."""
         for name in (from_, to):
@@ -356,7 +361,7 @@ class Archive:
         k: int,
         rows: IntArray | None,
         where: Sequence[str],
-        index: Index | None,
+        index: Candidates | None,
     ) -> Found:
         """The ``k`` rows nearest to any window of the query."""
         if index is None:

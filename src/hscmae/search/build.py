@@ -20,7 +20,7 @@ from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import read
 from hscmae.data.recipe import recipe_of, require_same_recipe
-from hscmae.data.splits import exclude_ids, read_ids
+from hscmae.data.splits import exclude_ids, read_ids, without_clips_of
 from hscmae.data.store import MANIFEST, is_store, open_store
 from hscmae.embedding import embed_file
 from hscmae.errors import InputError
@@ -236,7 +236,7 @@ def _train(
     if done.pairs < FEW_PAIRS and background is None:
         say(f"{done.pairs} clips with sound and picture are few to learn from: {helps}")
     training = pairs if exclude is None else exclude_ids(pairs, read_ids(exclude).tolist())
-    others = None if background is None else exclude_ids(read(background), pairs.ids)
+    others = None if background is None else without_clips_of(read(background), pairs)
     train_run(
         get_method("hscmae").from_settings({"seed": seed}, "default"),
         training,
@@ -246,10 +246,11 @@ def _train(
         overwrite=again,
         data={
             "source": FEATURES,
-            "holdout": None,
+            "split": "all",
             "excluded": exclude and exclude.name,
             "background": background and background.name,
         },
+        recipe=recipe_of(folder.parent / FEATURES),
         progress=lambda record: show("train", record["step"], record["steps"]),
     )
     done.trained = True

@@ -28,7 +28,7 @@ from hscmae.search.backend import Backend, Float32Array, Tags, digests_of
 MANIFEST, FORMAT, VERSION = "manifest.json", "hscmae-index", 1
 LINKS = 32  # of a node of the graph
 CONSTRUCTION, EFFORT, MOST_EFFORT = 100, 64, 4096  # nodes looked at: in building; in a search, at first and at most
-FEW = 20_000  # clips that a filter leaves: as fast looked at one by one
+FEW, SMALL = 20_000, 1_000  # clips that a filter leaves, or that there are: as fast looked at one by one
 DEAD_SHARE = 0.25
 
 
@@ -53,6 +53,7 @@ class FaissBackend(Backend):
         self._tags: list[Tags] = []
         self._alive = np.zeros(0, bool)
         self._slot: dict[str, int] = {}
+        self._known: dict[str, npt.NDArray[np.bool_]] = {}
         self._changed = not (folder / MANIFEST).is_file()
         self._writable = self._changed
         self._files: dict[str, str] = {}
@@ -92,22 +93,21 @@ class FaissBackend(Backend):
     ) -> list[list[tuple[str, float]]]:
         graph, members = self._graphs[space], self._members[space]
         usable = self._alive[members]
-        if where:
-            wanted = set(where)
-            usable &= np.array([wanted <= set(tags) for tags in self._tags], bool)[members]
+        for tag in where:
+            usable &= self._with(tag)[members]
         total = int(usable.sum())
         queries = np.ascontiguousarray(queries, np.float32)
-        if total <= FEW or k * 2 > total:
+        if total <= (FEW if where else SMALL) or k * 2 > total:
             return self._one_by_one(space, queries, k, np.flatnonzero(usable))
         bits = None if total == len(usable) else np.packbits(usable, bitorder="little")
         chosen = {} if bits is None else {"sel": self._faiss.IDSelectorBitmap(len(usable), self._faiss.swig_ptr(bits))}
         effort = self._faiss.SearchParametersHNSW(efSearch=max(self.effort[space], 2 * k), **chosen)
         scores, at = graph.search(queries, k, params=effort)  # (q, k) each
+        whole = (at >= 0).all(axis=1).tolist()
+        slots, values = members[at].tolist(), scores.tolist()
         found = [
-            [(self._ids[members[place]], float(score)) for place, score in zip(*both, strict=True)]
-            if both[0].min() >= 0
-            else []
-            for both in zip(at, scores, strict=True)
+            [(self._ids[slot], score) for slot, score in zip(*both, strict=True)] if complete else []
+            for complete, *both in zip(whole, slots, values, strict=True)
         ]
         short = [place for place, results in enumerate(found) if not results]  # a filter left islands
         if short:
@@ -166,6 +166,12 @@ class FaissBackend(Backend):
         graph.hnsw.efConstruction = CONSTRUCTION
         return graph
 
+    def _with(self, tag: str) -> npt.NDArray[np.bool_]:
+        """Which slots have a tag."""
+        if tag not in self._known or len(self._known[tag]) != len(self._tags):
+            self._known[tag] = np.array([tag in tags for tags in self._tags], bool)
+        return self._known[tag]
+
     def _one_by_one(
         self, space: str, queries: Float32Array, k: int, positions: npt.NDArray[np.int64]
     ) -> list[list[tuple[str, float]]]:
@@ -181,7 +187,7 @@ class FaissBackend(Backend):
 
     def _rebuild(self) -> None:
         """Leave out what was removed."""
-        keep = np.flatnonzero(self._alive)
+        keep, self._known = np.flatnonzero(self._alive), {}
         new_slot = np.cumsum(self._alive) - 1
         for space in self.spaces:
             members = self._members[space]
@@ -220,6 +226,7 @@ class FaissBackend(Backend):
 
     def _read(self, *, mapped: bool) -> None:
         """Verify the files and load them, or map the graphs."""
+        self._known = {}
         manifest = read_manifest(self.folder)
         self.dim, self.spaces = manifest["dim"], tuple(manifest["spaces"])
         self.about, self.effort = manifest["about"], manifest["effort"]

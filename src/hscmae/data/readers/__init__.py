@@ -14,7 +14,7 @@ from typing import Protocol
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import ave, hdf5, npy, npz, tfrecord
-from hscmae.data.table import BLOCK_ROWS, Report, Table, damage_named, refuse
+from hscmae.data.table import BLOCK_ROWS, Report, Table, damage_named, refuse, without_bad_rows
 from hscmae.errors import InputError
 
 
@@ -71,7 +71,7 @@ def is_known(path: str | PathLike[str]) -> bool:
 def read(path: str | PathLike[str], *, drop_bad_rows: bool = False, modalities: Sequence[str] | None = None) -> Pairs:
     """Read a feature file of any supported format.
 
-    A store stays memory-mapped; everything else is read into memory.
+    A store stays memory-mapped, unless bad rows are left out of it; everything else is read into memory.
 
     Args:
         path: the file or folder.
@@ -87,7 +87,8 @@ def read(path: str | PathLike[str], *, drop_bad_rows: bool = False, modalities: 
         with damage_named(path), store.open_table(path, refuse, verify=None) as table:
             if modalities is not None:
                 table.select(modalities)
-            return store.mapped(table)
+            pairs = store.mapped(table)
+            return without_bad_rows(pairs) if drop_bad_rows else pairs
     with open_table(path) as table:
         if modalities is not None:
             table.select(modalities)

