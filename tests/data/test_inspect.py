@@ -87,7 +87,7 @@ def test_every_fault_is_found_in_one_pass(tmp_path: Path, monkeypatch: pytest.Mo
         tmp_path / "x.npz",
         audio_train=audio[:20], audio_test=audio[20:], visual_train=visual[:20], visual_test=visual[20:],
         ids_train=np.array(ids[:20]), ids_test=np.array(ids[20:]),
-        lab_train=np.full(20, -1), lab_test=np.zeros(10, int),
+        lab_train=np.full(20, -2), lab_test=np.zeros(10, int),
     )  # fmt: skip
     assert codes(path) == {
         ("label-range", "lab_train"): tuple(range(20)),

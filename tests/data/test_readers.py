@@ -361,10 +361,13 @@ def test_ave_faults(tmp_path: Path, changes: dict, message: str) -> None:
         ({"audio_train": A[:4]}, "row counts differ: .*audio_train 4, .*visual_train 5"),
         ({"lab_test": CLASSES[:1]}, "row counts differ: .*lab_test 1"),
         ({"audio_test": A[5:, :2]}, r"dimensions differ between splits: audio_train \(5, 3\), audio_test \(2, 2\)"),
-        ({"lab_train": np.array([0, 1, -1, 0, 1])}, "lab_train: labels must be whole numbers from 0 in row 2"),
+        (
+            {"lab_train": np.array([0, 1, -2, 0, 1])},
+            r"lab_train: labels must be .* \(-1: none\) in row 2",
+        ),
         ({"lab_train": np.array([0, 1, 0.5, 0, np.nan])}, "lab_train: labels must be .* in rows 2, 4"),
         ({"lab_train": one_hot(CLASSES[:5]) * 2}, "lab_train: one-hot rows may hold 0 and 1 only in rows 0, 1"),
-        ({"lab_train": np.array([b"dog"] * 5)}, "lab_train: expected class numbers"),
+        ({"lab_train": np.array([b"dog"] * 5)}, "lab_test: expected class names, as in the other parts, got int"),
         ({"ids_train": np.ones((5, 2)), "ids_test": np.ones(2)}, "ids_train: expected one id a row"),
         ({"ids_train": np.ones(5), "ids_test": np.ones(2)}, "ids_train: expected text or whole numbers"),
         ({"ids_train": [b"a", b"", b"c", b"d", b"e"], "ids_test": [b"f", b"g"]}, "ids_train: empty ids in row 1"),
@@ -390,6 +393,25 @@ def test_faults_of_the_published_layout_are_named(tmp_path: Path, changes: dict,
     with pytest.raises(InputError, match=message) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [hdf5_file, lambda path, arrays: np.savez(path, **arrays) or path])
+def test_a_clip_may_have_no_label(tmp_path: Path, make: Any) -> None:
+    path = make(tmp_path / "x.npz", published(lab_train=np.array([0, 2, -1, 0, -1])))
+    labels = read(path).labels
+    assert np.diff(labels.indptr).tolist() == [1, 1, 0, 1, 0, 1, 1]
+    assert labels.indices.tolist() == [0, 2, 0, *CLASSES[5:]]
+
+
+@pytest.mark.parametrize("dtype", ["S", "O"])
+def test_labels_may_be_names(tmp_path: Path, dtype: str) -> None:
+    train, test = (
+        np.array(names, dtype="S").astype(dtype) for names in (["dog", "cat", "", "cat", "dog"], ["owl", "cat"])
+    )
+    labels = read(hdf5_file(tmp_path / "x.h5", published(lab_train=train, lab_test=test))).labels
+    assert labels.names == ("cat", "dog", "owl")
+    assert labels.indices.tolist() == [1, 0, 0, 1, 2, 0]
+    assert np.diff(labels.indptr).tolist() == [1, 1, 0, 1, 1, 1, 1]
 
 
 def test_labels_beyond_the_class_names(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hscmae.data.coercion import as_text
 from hscmae.data.pairs import SPLITS, IntArray, Labels
 from hscmae.data.table import Problem, Report, RowArray, Stacked, Table, stack_labels
+from hscmae.errors import InputError
 
 ALIASES = {
     "lab": "labels", "label": "labels", "Label_ID": "labels", "id": "ids",
@@ -218,6 +220,8 @@ def _all_labels(
     parts: Mapping[str, Mapping[str, RowArray]], names: tuple[str, ...] | None, source: str, report: Report
 ) -> Labels | None:
     """The labels of all parts with one list of names; ``None`` where a part has none or they are unusable."""
+    if any(_is_text(part.get("labels")) for part in parts.values()):
+        return _named_labels(parts, source, report)
     found = []
     for suffix, part in parts.items():
         if "label_indices" in part and "label_indptr" in part:
@@ -244,6 +248,29 @@ def _all_labels(
     return stack_labels([Labels(indices, indptr, names) for indices, indptr, _ in found]) if ok else None
 
 
+def _is_text(array: RowArray | None) -> bool:
+    """Whether an array holds text, one a row."""
+    return array is not None and len(array.shape) == 1 and array.dtype.kind in "SUO"
+
+
+def _named_labels(parts: Mapping[str, Mapping[str, RowArray]], source: str, report: Report) -> Labels | None:
+    """Labels given as class names (n,), the same of all parts; a clip whose name is empty has none."""
+    columns = []
+    for suffix, part in parts.items():
+        array, key = part.get("labels"), f"{'lab' if suffix else 'labels'}{suffix}"
+        if array is None:
+            return None
+        try:
+            if not _is_text(array):
+                raise InputError("not text")
+            columns.append(as_text(np.asarray(array[:]), key))
+        except InputError:
+            message = f"expected class names, as in the other parts, got {array.dtype} {tuple(array.shape)}"
+            report(source, Problem("wrong-type", key, message))
+            return None
+    return Labels.of(np.concatenate(columns), f"{source}: labels")
+
+
 def _csr(
     indices: RowArray, indptr: RowArray, suffix: str, source: str, report: Report
 ) -> tuple[IntArray, IntArray, int] | None:
@@ -261,7 +288,7 @@ def _csr(
 
 
 def _decode(array: RowArray, key: str, source: str, report: Report) -> tuple[IntArray, IntArray, int] | None:
-    """Labels given as integers (n,) or (n, 1), or as one-hot or multi-hot (n, classes)."""
+    """Labels given as integers (n,) or (n, 1), where -1 is none, or as one-hot or multi-hot (n, classes)."""
     if len(array.shape) not in (1, 2) or array.dtype.kind not in "biuf":
         report(
             source,
@@ -280,9 +307,11 @@ def _decode(array: RowArray, key: str, source: str, report: Report) -> tuple[Int
         indptr: IntArray = np.concatenate([[0], np.cumsum(hot.sum(axis=1))]).astype(np.int64)
         return np.nonzero(hot)[1].astype(np.int64), indptr, values.shape[1]
     values = values.ravel()
-    usable = (values >= 0) & (values < MAX_CLASSES)
+    usable = (values >= -1) & (values < MAX_CLASSES)
     bad = np.flatnonzero(~usable | (np.floor(np.where(usable, values, 0)) != values))
     if len(bad):
-        report(source, Problem("label-range", key, "labels must be whole numbers from 0", tuple(bad)))
+        report(source, Problem("label-range", key, "labels must be whole numbers from 0 on (-1: none)", tuple(bad)))
         return None
-    return values.astype(np.int64), np.arange(len(values) + 1, dtype=np.int64), 0
+    known = values >= 0
+    starts: IntArray = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)
+    return values[known].astype(np.int64), starts, 0
