@@ -105,6 +105,8 @@ def test_efficientnet_is_a_direct_call_of_the_network(tmp_path):
 
 def test_efficientnet_of_other_weights_is_refused(monkeypatch):
     pytest.importorskip("efficientnet_lite_pytorch")
+    from hscmae.extract import efficientnet
+
     monkeypatch.setattr(efficientnet, "SHA256", "0" * 64)
     with pytest.raises(InputError, match="not the weights"):
         get_extractor("efficientnet-lite0", "visual")
@@ -331,6 +333,8 @@ def test_own_extractors_by_entry_point(monkeypatch, tmp_path):
 
         def load(self):
             return lambda weights: Loudness()
+
+    from hscmae.extract import registry
 
     monkeypatch.setattr(registry, "entry_points", lambda **_: [Point()])
     write_wav(tmp_path / "a.wav", np.full(16000, 0.5))
