@@ -290,20 +290,6 @@ def test_resume_of_a_finished_conversion_changes_nothing(tmp_path: Path, monkeyp
         convert([source], tmp_path / "s")
 
 
-def test_a_finished_store_of_other_inputs_is_no_resumption(tmp_path: Path) -> None:
-    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
-    for path, rows in ((first, 8), (second, 9)):
-        np.savez(path, audio=np.eye(rows, 3, dtype=np.float32), visual=np.eye(rows, 4, dtype=np.float32))
-    assert convert([first], tmp_path / "s") == 8
-    assert convert([first], tmp_path / "s", resume=True) == 8
-    for inputs, more in (([second], {}), ([first, second], {}), ([first], {"dtype": np.float16})):
-        with pytest.raises(InputError, match="of other inputs or with other settings"):
-            convert(inputs, tmp_path / "s", resume=True, **more)  # type: ignore[arg-type]
-    write_store(read(first), tmp_path / "t")
-    with pytest.raises(InputError, match="of other inputs or with other settings"):
-        convert([first], tmp_path / "t", resume=True)
-
-
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.exists(), reason="the real features are not here")
 @pytest.mark.parametrize("name", ["yt8m_ave15.h5", "yt8m_sample.tfrecord"])

@@ -82,9 +82,10 @@ def read_arrays(path: Path, *names: str) -> list[Float]:
 def quantised(x: Float) -> Float:
     """Values as the published files have them after reading: clipped to [-2, 2], in 255 equal steps.
 
-    >>> quantised(np.array([-3.0, 0.0, 2.0], np.float32)).round(4).tolist()
+    >>> quantised(np.array([-3.0, 0.0, 2.0], np.float32)).astype(float).round(4).tolist()
     [-2.0, -0.0078, 2.0]
     """
     low, high = QUANTISED
     step = (high - low) / 255
-    return np.asarray(np.floor((np.clip(x, low, high) - low) / step) * step + low, np.float32)
+    # In float64: in float32 the highest value falls just short of its step.
+    return np.asarray(np.floor((np.clip(x.astype(np.float64), low, high) - low) / step) * step + low, np.float32)
