@@ -96,7 +96,7 @@ def landmark_map(
 
     Components whose eigenvalue is below ``resolution`` of the largest are no more than rounding noise: they are 0.
 
-    >>> x = torch.randn(20, 3)
+    >>> x = torch.randn(20, 3, dtype=torch.float64)
     >>> same = kernel_map(x, torch.arange(10), rank=4)
     >>> landmark_map(x[:10], x.mean(0), rank=4)(x).allclose(same(x))
     True
