@@ -300,7 +300,7 @@ def test_a_finished_store_of_other_inputs_is_no_resumption(tmp_path: Path) -> No
         with pytest.raises(InputError, match="of other inputs or with other settings"):
             convert(inputs, tmp_path / "s", resume=True, **more)  # type: ignore[arg-type]
     write_store(read(first), tmp_path / "t")
-    with pytest.raises(InputError, match="made from other inputs or with other settings"):
+    with pytest.raises(InputError, match="of other inputs or with other settings"):
         convert([first], tmp_path / "t", resume=True)
 
 
