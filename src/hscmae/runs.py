@@ -18,7 +18,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.data.recipe import Recipe
 from hscmae.errors import InputError
 from hscmae.extras import require
-from hscmae.files import FolderKind, output_folder, write_atomic
+from hscmae.files import FolderKind, named, output_folder, write_atomic
 from hscmae.methods.base import Method, load_seen
 from hscmae.training import distributed
 from hscmae.training.checkpoint import NAME as CHECKPOINT
@@ -118,7 +118,8 @@ def train_run(
         show = progress
         if tensorboard and writes:
             show = stack.enter_context(_with_tensorboard(place, progress))
-        method.fit(pairs, background=background, run=place, resume=resume, progress=show)
+        with named(place):  # a full disk
+            method.fit(pairs, background=background, run=place, resume=resume, progress=show)
         method.recipe_ = recipe
         if writes:
             write_artifact(place, *method.packed(data))

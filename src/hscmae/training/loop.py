@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from hscmae.config import Training
 from hscmae.errors import RunError
+from hscmae.files import named
 from hscmae.losses.weighting import LossWeights
 from hscmae.streams import Noise, generator
 from hscmae.training import distributed
@@ -110,6 +111,7 @@ class Journal:
     """``metrics.jsonl``: one JSON object a line; lines after a resumed checkpoint are cut off first."""
 
     def __init__(self, path: Path | None, keep: int) -> None:
+        self.path = path
         self.file = None if path is None else path.open("r+b" if path.exists() else "w+b")
         if self.file is not None:
             self.file.truncate(keep)
@@ -117,10 +119,11 @@ class Journal:
 
     def write(self, record: dict[str, Any]) -> int:
         """Append a record; returns the size of the file."""
-        if self.file is None:
+        if self.file is None or self.path is None:
             return 0
-        self.file.write(json.dumps(record).encode() + b"\n")
-        self.file.flush()
+        with named(self.path):
+            self.file.write(json.dumps(record).encode() + b"\n")
+            self.file.flush()
         return self.file.tell()
 
     def sync(self) -> None:
