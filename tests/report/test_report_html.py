@@ -214,7 +214,15 @@ def test_methods_are_compared_where_they_are_given(job: Job, tmp_path: Path) -> 
 @pytest.mark.parametrize("split", ["train", "all"])
 def test_rows_of_training_come_with_a_warning(job: Job, tmp_path: Path, split: str) -> None:
     report(job, tmp_path / "r.html", split=split)
-    assert "the model was trained on" in (tmp_path / "r.html").read_text()
+    rows = {"train": 128, "all": 160}[split]
+    assert f"128 of the {rows} evaluated clips are among those that the model was trained on" in words(
+        tmp_path / "r.html"
+    )
+
+
+def test_rows_that_were_not_trained_on_come_without_one(job: Job, tmp_path: Path) -> None:
+    report(job, tmp_path / "r.html", split="test")
+    assert "trained on:" not in words(tmp_path / "r.html") and "may hold" not in words(tmp_path / "r.html")
 
 
 def sequences_some_of_them_empty() -> Pairs:
@@ -295,7 +303,7 @@ def test_of_many_classes_the_most_frequent_are_shown(tmp_path: Path, monkeypatch
 
 def test_what_is_sampled_is_said(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report(job, tmp_path / "a.html", split="all")
-    assert "drawn at random" not in (tmp_path / "a.html").read_text()
+    assert "drawn at random" not in words(tmp_path / "a.html")
     for module in (gather, html):
         monkeypatch.setattr(module, "CONFUSED", 100)
         monkeypatch.setattr(module, "MAP_CLIPS", 90)
@@ -321,14 +329,29 @@ def test_progress_goes_through_all_stages(job: Job, tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten_unasked(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "r.html").write_text("mine")
+    write_report(job.run, tmp_path / "r.html", title="mine")
+    before = (tmp_path / "r.html").read_bytes()
     with pytest.raises(InputError, match="exists already"):
         write_report(job.run, tmp_path / "r.html")
-    assert (tmp_path / "r.html").read_text() == "mine"
-    write_report(job.run, tmp_path / "r.html", overwrite=True)
-    assert "mine" not in (tmp_path / "r.html").read_text()[:100]
+    assert (tmp_path / "r.html").read_bytes() == before
+    write_report(job.run, tmp_path / "r.html", title="other", overwrite=True)
+    assert "<h1>other</h1>" in (tmp_path / "r.html").read_text()
     with pytest.raises(InputError, match="is a folder"):
         write_report(job.run, tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"<!doctype html><title>mine: report</title>", b"\xff\x00"])
+def test_what_is_no_report_is_never_replaced(job: Job, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.html").write_bytes(content)
+    with pytest.raises(InputError, match="is not a report"):
+        write_report(job.run, tmp_path / "r.html", overwrite=True)
+    assert (tmp_path / "r.html").read_bytes() == content
+    inputs = [job.run / "config.json", job.file / "manifest.json"]
+    for path in inputs:
+        before = path.read_bytes()
+        with pytest.raises(InputError, match="is not a report"):
+            write_report(job.run, path, file=job.file, pairs=job.pairs, overwrite=True)
+        assert path.read_bytes() == before
 
 
 def test_a_failure_leaves_no_page(job: Job, tmp_path: Path) -> None:

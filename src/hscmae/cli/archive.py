@@ -76,13 +76,15 @@ def audit(
 ) -> None:
     """Pairs whose modalities disagree, most suspicious first, with the estimated share of wrong pairs."""
     from hscmae.audit import audit as audit_pairs
+    from hscmae.cli.progress import stage_progress
     from hscmae.cli.tables import print_audit
     from hscmae.methods import load
 
     model = load(run)
     pairs = read_pairs(file, drop_bad_rows=drop_bad_rows, modalities=[*model.dims_], holdout=holdout, run=run)
     pairs = pairs if pairs.split is None and split == "train" else pairs.of_split(split)
-    found = audit_pairs(model, pairs, seed=seed)
+    with stage_progress(enabled=not as_json, transient=True) as progress:
+        found = audit_pairs(model, pairs, seed=seed, progress=progress)
     if as_json:
         print_json(found.as_json())
     else:

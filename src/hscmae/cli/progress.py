@@ -50,12 +50,13 @@ def training_progress(*, enabled: bool) -> Iterator[Callable[[dict[str, Any]], N
 
 
 @contextmanager
-def stage_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage of a job: called with the stage, what is done and what there is."""
+def stage_progress(*, enabled: bool, transient: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of a job: called with the stage, what is done and what there is; transient bars go away."""
     if not enabled:
         yield lambda stage, done, total: None
         return
-    with Progress(_words("{task.description}"), BarColumn(), *_steps(), console=Console(stderr=True)) as bars:
+    columns = (_words("{task.description}"), BarColumn(), *_steps())
+    with Progress(*columns, console=Console(stderr=True), transient=transient) as bars:
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:

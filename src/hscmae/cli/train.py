@@ -125,13 +125,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Cross-modal retrieval metrics with 95% intervals."""
+    from hscmae.cli.progress import stage_progress
     from hscmae.cli.tables import print_metrics
     from hscmae.evaluation.protocol import evaluate as evaluate_method
     from hscmae.methods import load
 
     model = load(run)
     pairs = read_pairs(file, drop_bad_rows=drop_bad_rows, modalities=[*model.dims_], holdout=holdout, run=run)
-    metrics = evaluate_method(model, pairs, split=split, bootstrap=bootstrap, seed=seed)
+    with stage_progress(enabled=not as_json, transient=True) as progress:
+        metrics = evaluate_method(model, pairs, split=split, bootstrap=bootstrap, seed=seed, progress=progress)
     if as_json:
         print_json(metrics)
     else:

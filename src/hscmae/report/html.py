@@ -45,6 +45,7 @@ from hscmae.report.gather import (
 )
 from hscmae.version import __version__
 
+MARKER = b'<meta name="generator" content="hscmae report">'
 COLOURS = 12  # of the map's classes; the style sheet has as many
 BARS = 60  # classes shown one by one
 WORDS = {"audio": "sound", "visual": "picture"}
@@ -114,12 +115,10 @@ def write_report(
         What was written: ``output``, ``bytes``, ``clips_with_media`` and, where evaluated, ``metrics``.
 
     Raises:
-        InputError: ``output`` exists, the run or the file cannot be read, or nothing in ``media`` belongs to it.
+        InputError: ``output`` exists (and is to be left, or is no report), the run or the file cannot be read, or
+            nothing in ``media`` belongs to it.
     """
-    if output.exists() and (output.is_dir() or not overwrite):
-        raise InputError(
-            f"{output}: is a folder" if output.is_dir() else f"{output}: exists already; --overwrite replaces it"
-        )
+    _require_place(output, overwrite)
     if media is not None and pairs is None:
         raise InputError("media are shown for the clips of a feature file: name it too")
     files_of = {} if media is None or pairs is None else media_files.clips_of(media, pairs.ids.tolist())
@@ -171,6 +170,18 @@ def write_report(
         "clips_with_media": sum("image" in clip or "sound" in clip for clip in clips.values()),
         **({} if found is None else {"metrics": found.metrics}),
     }
+
+
+def _require_place(output: Path, overwrite: bool) -> None:
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder")
+    if not output.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{output}: exists already; --overwrite replaces it")
+    with output.open("rb") as file:
+        if MARKER not in file.read(4096):
+            raise InputError(f"{output}: exists and is not a report; remove it yourself if it is no longer needed")
 
 
 def render(page: Mapping[str, Any]) -> bytes:
@@ -263,7 +274,12 @@ def _warnings(inspection: Inspection | None, found: Findings | None) -> list[str
     if found is None:
         return said
     metrics = found.metrics
-    if metrics["split"] != "test":
+    if metrics.get("n_trained_on"):
+        said.append(
+            f"{metrics['n_trained_on']:,} of the {metrics['n_queries']:,} evaluated clips are among those that the "
+            "model was trained on: the figures say little of others."
+        )
+    elif metrics["split"] != "test" and "n_trained_on" not in metrics:
         said.append(f"Evaluated on split “{metrics['split']}”, which may hold clips that the model was trained on.")
     if metrics["n_queries"] < 100:
         said.append(f"Only {metrics['n_queries']} queries: the figures are uncertain.")
