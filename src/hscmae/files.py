@@ -213,9 +213,10 @@ def output_folder(
     elif folder.exists() and resume and (kind.marks(folder) or resumable(folder)):
         place = folder
     elif folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if overwrite or not kind.marks(folder):
+            kind.require_ours(folder)
         if not overwrite:
             raise InputError(f"{folder}: exists already; --resume goes on with it, --overwrite replaces it")
-        kind.require_ours(folder)
         kind.remove(partial)
         place = partial
     else:

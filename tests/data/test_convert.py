@@ -297,7 +297,7 @@ def test_a_finished_store_of_other_inputs_is_no_resumption(tmp_path: Path) -> No
     assert convert([first], tmp_path / "s") == 8
     assert convert([first], tmp_path / "s", resume=True) == 8
     for inputs, more in (([second], {}), ([first, second], {}), ([first], {"dtype": np.float16})):
-        with pytest.raises(InputError, match="made from other inputs or with other settings"):
+        with pytest.raises(InputError, match="of other inputs or with other settings"):
             convert(inputs, tmp_path / "s", resume=True, **more)  # type: ignore[arg-type]
     write_store(read(first), tmp_path / "t")
     with pytest.raises(InputError, match="made from other inputs or with other settings"):

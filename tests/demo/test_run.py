@@ -40,7 +40,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 def test_it_leaves_media_features_a_model_and_a_report(done: Done) -> None:
-    assert {path.name for path in done.folder.iterdir()} == {"media", "features", "run", "report.html"}
+    assert {path.name for path in done.folder.iterdir()} == {"demo.json", "media", "features", "run", "report.html"}
     pairs = read(done.folder / "features")
     assert len(pairs) == CLIPS == len(read_truth(done.folder / "media"))
     assert pairs.labels is not None and set(pairs.split.tolist()) == {b"train", b"test"}

@@ -105,7 +105,9 @@ def test_efficientnet_is_a_direct_call_of_the_network(tmp_path):
 
 def test_efficientnet_of_other_weights_is_refused(monkeypatch):
     pytest.importorskip("efficientnet_lite_pytorch")
-    monkeypatch.setattr("hscmae.extract.efficientnet.SHA256", "0" * 64)
+    from hscmae.extract import efficientnet
+
+    monkeypatch.setattr(efficientnet, "SHA256", "0" * 64)
     with pytest.raises(InputError, match="not the weights"):
         get_extractor("efficientnet-lite0", "visual")
 
@@ -332,7 +334,9 @@ def test_own_extractors_by_entry_point(monkeypatch, tmp_path):
         def load(self):
             return lambda weights: Loudness()
 
-    monkeypatch.setattr("hscmae.extract.base.entry_points", lambda **_: [Point()])
+    from hscmae.extract import registry
+
+    monkeypatch.setattr(registry, "entry_points", lambda **_: [Point()])
     write_wav(tmp_path / "a.wav", np.full(16000, 0.5))
     pairs = extract(tmp_path / "a.wav", tmp_path / "store", audio="loudness", visual="none")
     np.testing.assert_allclose(pairs.features["audio"], [[0.5]], atol=0.01)

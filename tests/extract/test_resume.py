@@ -163,10 +163,13 @@ def test_update_takes_over_problems_and_sequences(tmp_path):
     folder.mkdir()
     write_video(folder / "a.mp4", 3, clicks(3, 1))
     write_video(folder / "silent.mp4", 3)
+    from hscmae.extract import job as jobs
+    from hscmae.extract import recipe as recipes
+
     extractor = _seconds()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hscmae.extract.job.get_extractor", extractor)
-        patch.setattr("hscmae.extract.recipe.get_extractor", extractor)
+        patch.setattr(jobs, "get_extractor", extractor)
+        patch.setattr(recipes, "get_extractor", extractor)
         extract(folder, tmp_path / "store", audio="seconds", visual="light")
         write_video(folder / "b.mp4", 12, clicks(12, 1))
         updated = extract(folder, tmp_path / "store", update=True)
@@ -178,7 +181,8 @@ def test_update_takes_over_problems_and_sequences(tmp_path):
 
 def _seconds():
     """An extractor that says how loud each second is."""
-    from hscmae.extract.base import AudioExtractor, get_extractor
+    from hscmae.extract.base import AudioExtractor
+    from hscmae.extract.registry import get_extractor
 
     class Seconds(AudioExtractor):
         name, dim, rate, length, hop = "seconds", 2, 16_000, 16_000, 16_000

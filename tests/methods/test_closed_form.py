@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+import hscmae
 from conftest import make_pairs
+from hscmae.config import Anchors
 from hscmae.evaluation.selection import mutual_knn
 from hscmae.linear.cca import covariances, ridge_cca
 from hscmae.linear.smoothing import smoothed_cca
 from hscmae.methods import get_method
-from hscmae.methods.closed_form import RIDGES, choose_ridge
+from hscmae.methods import hscmae as module
+from hscmae.methods.closed_form import RIDGES, anchors_help, choose_ridge
 from hscmae.streams import generator
 from hscmae.training.features import Batch
 
@@ -61,3 +64,46 @@ def test_the_choice_is_that_of_separate_solves(name):
                 np.testing.assert_allclose(found.weight[m], maps.weight[m], atol=1e-8)
     assert chosen == RIDGES[scores.argmax()]
     assert len(set(scores)) > 1
+
+
+def solve(fit, moments):
+    return ridge_cca(moments, 6, 1.0)
+
+
+def test_anchors_help_where_clips_of_a_kind_lie_together():
+    rng = np.random.default_rng(0)
+    centres = {m: rng.normal(size=(8, d)) for m, d in (("a", 20), ("v", 30))}
+    kinds = rng.integers(8, size=600)
+    x = {m: torch.from_numpy(c[kinds] + 2 * rng.normal(size=(600, c.shape[1]))) for m, c in centres.items()}
+    rows = Batch(x, {m: torch.ones(600, dtype=torch.bool) for m in x}, torch.arange(600))
+    assert anchors_help(rows, solve, Anchors(share=0.6), 0)
+
+
+def test_anchors_that_wipe_out_what_tells_clips_apart_are_left_out():
+    """Without kinds, every clip its own: an average over all others is as good as nothing."""
+    rng = np.random.default_rng(0)
+    cause = rng.normal(size=(600, 6))
+    x = {
+        m: torch.from_numpy(cause @ rng.normal(size=(6, d)) + 0.1 * rng.normal(size=(600, d)))
+        for m, d in (("a", 9), ("v", 12))
+    }
+    rows = Batch(x, {m: torch.ones(600, dtype=torch.bool) for m in x}, torch.arange(600))
+    assert not anchors_help(rows, solve, Anchors(share=1.0, tau=1.0), 0)
+
+
+def test_with_too_few_rows_to_see_it_anchors_stay():
+    rows = batch(160)
+    few = Batch({m: v[:8] for m, v in rows.x.items()}, {m: v[:8] for m, v in rows.present.items()}, rows.rows[:8])
+    assert anchors_help(few, solve, Anchors(share=0.6), 0)
+
+
+@pytest.mark.parametrize("help_", [True, False])
+def test_the_network_keeps_to_what_was_found(help_, monkeypatch, tmp_path):
+
+    monkeypatch.setattr(module, "anchors_help", lambda *_: help_)
+    quick = {"dim": 6, "network_width": 16, "training_steps": 4, "training_evaluations": 2}
+    model = get_method("hscmae")(**quick).fit(make_pairs())
+    assert (model.anchors_ is not None) == model.summary_["anchors"] == help_
+    model.save(tmp_path / "model")
+    again = hscmae.load(tmp_path / "model")
+    np.testing.assert_array_equal(*(m.embed_pairs(make_pairs())["audio"] for m in (model, again)))

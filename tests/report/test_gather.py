@@ -224,7 +224,7 @@ def test_too_few_pairs_are_not_audited(fitted: Method) -> None:
 def test_records_of_a_run_and_of_one_in_closed_form(tmp_path: Path) -> None:
     job = make_job(tmp_path / "job", make_pairs())
     records = gather.read_records(job.run)
-    assert {r["phase"] for r in records} == {"select", "refit"}
+    assert {r["phase"] for r in records} >= {"select", "refit"}
     assert gather.read_records(tmp_path) == []
 
 

@@ -16,51 +16,37 @@ def noisy(mean: float, seed: int = 0, pairs: int = 400, spread: float = 0.2) -> 
     return mean + spread * (draw - draw.mean()) / draw.std()
 
 
-def measured(steps: dict[int, list[torch.Tensor]], fold: int = 0) -> Measurements:
-    return Measurements({f"{fold}/{step}": torch.stack(ways) for step, ways in steps.items()})
+def measured(steps: dict[int, torch.Tensor], fold: int = 0) -> Measurements:
+    return Measurements({f"{fold}/{step}": scores for step, scores in steps.items()})
 
 
 def test_of_steps_that_cannot_be_told_apart_the_last_is_chosen() -> None:
-    found = measured({s: [noisy(m, s)] for s, m in ((0, 0.50), (10, 0.60), (20, 0.585), (30, 0.57))})
-    assert found.choose_step() == 20  # the standard error is 0.02
-    found.scores[0, 40] = noisy(0.7, spread=0.0)[None]
-    assert found.choose_step() == 40
+    found = measured({s: noisy(m, s) for s, m in ((0, 0.50), (10, 0.60), (20, 0.585), (30, 0.57))})
+    assert found.choose() == 20  # the standard error is 0.02
+    found.scores[0, 40] = noisy(0.7, spread=0.0)
+    assert found.choose() == 40
 
 
 def test_a_step_that_is_worse_than_the_start_pair_by_pair_is_not_chosen() -> None:
     start = noisy(0.5)
-    apart = {0: [start], 10: [noisy(0.49, 1)]}
-    assert measured(apart).choose_step() == 10  # 0.01 lower by other pairs' noise: not told apart
-    assert measured({**apart, 20: [start - 0.01]}).choose_step() == 10  # 0.01 lower on every pair
-    assert measured({0: [start], 20: [start - 0.01]}).choose_step() == 0
-
-
-def test_another_way_to_embed_is_taken_only_where_it_is_better_pair_by_pair() -> None:
-    score = noisy(0.5)
-    assert measured({0: [score, score]}).choose() == (0, 0)
-    assert measured({0: [score, score + 0.001]}).choose() == (0, 1)
-    assert measured({0: [score, noisy(0.51, 1)]}).choose() == (0, 0)
-
-
-def test_each_way_has_its_own_step_where_weights_of_every_step_can_be_had() -> None:
-    low, high = noisy(0.5), noisy(0.6)
-    found = measured({0: [low, high], 10: [high - 0.05, low]})
-    assert found.choose() == (0, 1)
-    assert found.choose(one_step=True) == (10, 0)
+    apart = {0: start, 10: noisy(0.49, 1)}
+    assert measured(apart).choose() == 10  # 0.01 lower by other pairs' noise: not told apart
+    assert measured({**apart, 20: start - 0.01}).choose() == 10  # 0.01 lower on every pair
+    assert measured({0: start, 20: start - 0.01}).choose() == 0
 
 
 def test_folds_count_as_one_set_of_pairs() -> None:
-    few = {0: [noisy(0.5, 0, 20)], 10: [noisy(0.48, 1, 20)]}
-    assert measured(few).choose_step() == 10
-    found = Measurements({f"{fold}/{step}": torch.stack(ways) for fold in range(50) for step, ways in few.items()})
-    assert found.at(0).shape == (1, 1000)
-    assert found.choose_step() == 0
+    few = {0: noisy(0.5, 0, 20), 10: noisy(0.48, 1, 20)}
+    assert measured(few).choose() == 10
+    found = Measurements({f"{fold}/{step}": scores for fold in range(50) for step, scores in few.items()})
+    assert found.at(0).shape == (1000,)
+    assert found.choose() == 0
     del found.scores[3, 10]
     assert found.steps == [0]
 
 
 def test_measurements_are_kept_as_tensors() -> None:
-    found = measured({0: [noisy(0.5)], 10: [noisy(0.6)]})
+    found = measured({0: noisy(0.5), 10: noisy(0.6)})
     again = Measurements(found.tensors())
     assert again.scores.keys() == found.scores.keys()
     assert all(torch.equal(again.scores[key], found.scores[key]) for key in found.scores)

@@ -62,11 +62,11 @@ def test_without_refit_the_weights_of_the_best_measurement_are_kept(pairs: Pairs
     scores = iter([0.1, 0.2, 0.9, 0.3, 0.4])
     kept: dict[str, torch.Tensor] = {}
 
-    def measure(self: HSCMAE, objective: HSCMAEObjective, **_: Any) -> tuple[dict[str, float], list[list[float]]]:
+    def measure(self: HSCMAE, objective: HSCMAEObjective, **_: Any) -> tuple[dict[str, float], list[float]]:
         score = next(scores)
         if score == 0.9:
             kept.update({n: v.clone() for n, v in objective.teacher.state_dict().items()})
-        return {"criterion": score}, [[score] * 5] * 2
+        return {"criterion": score}, [score] * 5
 
     monkeypatch.setattr(HSCMAE, "_measure", measure)
     model = HSCMAE(**QUICK, training_refit=False).fit(pairs)
@@ -78,7 +78,7 @@ def test_without_refit_the_weights_of_the_best_measurement_are_kept(pairs: Pairs
 def test_patience_ends_the_choice_early(pairs: Pairs, monkeypatch: Any) -> None:
     scores = iter([0.5, 0.4, 0.3, 0.2, 0.1])
     monkeypatch.setattr(deep, "FOLDS", 1)
-    monkeypatch.setattr(HSCMAE, "_measure", lambda *_, **__: ({}, [[next(scores)] * 5] * 2))
+    monkeypatch.setattr(HSCMAE, "_measure", lambda *_, **__: ({}, [next(scores)] * 5))
     model = HSCMAE(**QUICK, training_patience=2).fit(pairs)
     assert [s for s, _ in model.summary_["selection"]] == [0, 3, 6]
     assert model.summary_["chosen_step"] == 0

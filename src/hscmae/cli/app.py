@@ -39,8 +39,8 @@ for title, module in (
     ("Data", extract),
     ("Data", data),
     ("Model", train),
+    ("Model", archive),
     ("Archive", search),
-    ("Collection", archive),
     ("Comparison", compare),
     ("Pages", pages),
 ):

@@ -107,18 +107,19 @@ def grounded_knn(a: FloatArray, v: FloatArray, x: FloatArray, y: FloatArray) -> 
 
 
 def grounded_rows(
-    a: FloatArray, v: FloatArray, near_x: npt.NDArray[np.intp], near_y: npt.NDArray[np.intp]
+    a: FloatArray, v: FloatArray, near_x: npt.NDArray[np.intp], near_y: npt.NDArray[np.intp], power: float = 0.5
 ) -> Float64Array:
     """What each pair adds to ``grounded_knn``: n numbers whose mean it is, for the error of a difference of two models.
 
     With the means m and f of the pairs' agreements ``m_i`` (``mutual_knn``) and ``f_i`` (``feature_knn``), and
-    ``g = m sqrt(f)``, a pair's number is ``g + sqrt(f) (m_i - m) + g (f_i - f) / (2 f)`` (the delta method).
+    ``g = m f^p``, a pair's number is ``g + f^p (m_i - m) + g p (f_i - f) / f`` (the delta method).
 
     Args:
         a: embeddings of one modality, shape (n, dim).
         v: embeddings of the other, shape (n, dim).
         near_x: ``nearest(x, n // 10)`` of the first modality's standardised features, once for all models.
         near_y: the same of the other's.
+        power: p; 1/2 in ``grounded_knn``.
 
     Raises:
         InputError: see ``mutual_knn``.
@@ -134,9 +135,9 @@ def grounded_rows(
     directions = ((a, v, near_y), (v, a, near_x))
     feature = np.mean([_in_common(nearest(z, k, among), near, (k,)) for z, among, near in directions], axis=0)
     m, f = float(mutual.mean()), float(feature.mean())
-    rows: Float64Array = m * math.sqrt(f) + math.sqrt(f) * (mutual - m)
+    rows: Float64Array = m * f**power + f**power * (mutual - m)
     if f:
-        rows += m * (feature - f) / (2 * math.sqrt(f))
+        rows += m * power * (feature - f) * f ** (power - 1)
     return rows
 
 

@@ -14,10 +14,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hscmae.extract.base import AudioExtractor, VisualExtractor, get_extractor
+    from hscmae.extract.base import AudioExtractor, VisualExtractor
     from hscmae.extract.job import extract, features_of
     from hscmae.extract.media import Fit, Limits, MediaClip, find_clips
     from hscmae.extract.recipe import job_for, recipe_for
+    from hscmae.extract.registry import get_extractor
 
 # Imported on first use: the decoding processes import this package and shall not wait for torch.
 _HOME = {
@@ -29,7 +30,7 @@ _HOME = {
     "extract": "job",
     "features_of": "job",
     "find_clips": "media",
-    "get_extractor": "base",
+    "get_extractor": "registry",
     "job_for": "recipe",
     "recipe_for": "recipe",
 }

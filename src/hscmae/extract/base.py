@@ -1,4 +1,4 @@
-"""What an extractor is, and finding one by name.
+"""What an extractor is.
 
 An extractor turns equal pieces of one modality into vectors. Its vector of a piece depends on that piece alone, to the
 bit, whatever the pieces beside it: so features do not depend on batches, neighbours or the number of workers. Own
@@ -10,31 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.errors import InputError
 from hscmae.extract.media import Fit, steps_of
 
-GROUP = "hscmae.extractors"
 MODALITIES = ("audio", "visual")
-BUILT_IN = {
-    "audio": {
-        "light": "hscmae.extract.light_audio",
-        "yamnet": "hscmae.extract.yamnet",
-        "vggish": "hscmae.extract.vggish",
-    },
-    "visual": {
-        "light": "hscmae.extract.light_visual",
-        "efficientnet-lite0": "hscmae.extract.efficientnet",
-        "inception-v3": "hscmae.extract.inception",
-    },
-}
 
 Float = npt.NDArray[np.float32]
 Weights = Sequence[Path]
@@ -161,37 +145,3 @@ def in_batches(network: Callable[[npt.NDArray[Any]], Float], batch: npt.NDArray[
         full = part if len(part) == size else np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
         parts.append(network(full)[: len(part)])
     return np.concatenate(parts)
-
-
-def names(modality: str) -> list[str]:
-    """The extractors of a modality: built in, and those of other packages."""
-    own = [point.name for point in entry_points(group=GROUP)]
-    return [*sorted({*BUILT_IN[modality], *own}), "transformers:ID"]
-
-
-def get_extractor(name: str, modality: str, weights: Weights = ()) -> Extractor:
-    """An extractor, its network loaded.
-
-    Args:
-        name: as ``names`` gives them; ``transformers:`` takes a checkpoint's id or folder.
-        modality: "audio" or "visual".
-        weights: files and folders in which weights are looked for first.
-
-    Raises:
-        InputError: an unknown name, an extra that is missing, weights that are missing or not the right ones, or an
-            extractor of the other modality.
-    """
-    if name.startswith("transformers:"):
-        from hscmae.extract.transformers import load as load_checkpoint
-
-        extractor: Extractor = load_checkpoint(name.removeprefix("transformers:"), modality)
-    elif name in BUILT_IN[modality]:
-        extractor = import_module(BUILT_IN[modality][name]).load(weights)
-    else:
-        points = entry_points(group=GROUP, name=name)
-        if not points:
-            raise InputError(f"no {modality} extractor {name!r}; there are {', '.join(names(modality))}")
-        extractor = next(iter(points)).load()(weights)
-    if extractor.modality != modality:
-        raise InputError(f"{name} describes {extractor.modality}, not {modality}")
-    return extractor

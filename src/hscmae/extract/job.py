@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
-
-import numpy as np
 
 from hscmae.data.pairs import Pairs
 from hscmae.data.recipe import Recipe, recipe_of, require_same_recipe
@@ -19,11 +16,12 @@ from hscmae.data.table import concatenate
 from hscmae.errors import InputError, printable
 from hscmae.extract import assemble
 from hscmae.extract.assemble import ClipLabels, Source
-from hscmae.extract.base import AudioExtractor, VisualExtractor, get_extractor
+from hscmae.extract.base import AudioExtractor, VisualExtractor
 from hscmae.extract.media import Frames, Limits, MediaClip, find_clips
-from hscmae.extract.pipeline import Float, Job, Pool, describe_all, file_state
+from hscmae.extract.pipeline import Job, Pool, describe_all, file_state
 from hscmae.extract.recipe import choose, job_for, recipe_for
-from hscmae.extract.spool import Recording, Rows, Spool, interrupted_job
+from hscmae.extract.registry import get_extractor
+from hscmae.extract.spool import Kept, Recording, Spool, interrupted_job
 from hscmae.extract.windows import Sampling
 from hscmae.extras import require
 
@@ -276,27 +274,6 @@ def features_of(
             found[recording.id] = recording
     source = Source(found, kept.arrays())
     return concatenate(list(assemble.blocks([source], list(job.dims), None)))
-
-
-class Kept:
-    """Features kept in memory, by modality."""
-
-    def __init__(self, dims: Mapping[str, int]) -> None:
-        self._parts: dict[str, list[Float]] = {m: [np.zeros((0, d), np.float32)] for m, d in dims.items()}
-        self._rows = dict.fromkeys(dims, 0)
-        self._lock = threading.Lock()
-
-    def append(self, modality: str, steps: Float) -> Rows:
-        """Keep a window's features, shape (steps, dim)."""
-        with self._lock:
-            first = self._rows[modality]
-            self._parts[modality].append(steps)
-            self._rows[modality] += len(steps)
-            return Rows(first, len(steps))
-
-    def arrays(self) -> dict[str, Float]:
-        """All rows of each modality, shape (rows, dim)."""
-        return {m: np.concatenate(parts) for m, parts in self._parts.items()}
 
 
 def _check_output(output: Path, replaces: bool) -> None:

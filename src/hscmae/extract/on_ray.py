@@ -19,7 +19,7 @@ from hscmae.errors import InputError
 from hscmae.extract.media import Limits, MediaClip
 from hscmae.extract.pipeline import Append, Float, Job, describe_all
 from hscmae.extract.recipe import job_for
-from hscmae.extract.spool import Recording, Row
+from hscmae.extract.spool import Kept, Recording, Row
 from hscmae.extras import require
 
 TASK_FILES, TASK_BYTES = 16, 2**28  # of a task: little enough to be kept in memory and done again
@@ -65,8 +65,6 @@ def describe_on_ray(
 def _describe_part(
     clips: list[MediaClip], recipe: dict[str, Any], weights: list[Path], limits: Limits
 ) -> tuple[list[tuple[Recording, dict[str, Float]]], str | None]:
-    from hscmae.extract.job import Kept
-
     try:
         job = _job(json.dumps(recipe), tuple(weights), limits)
     except InputError as error:

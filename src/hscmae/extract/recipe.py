@@ -10,9 +10,10 @@ from typing import Any, cast
 
 from hscmae.data.recipe import require_same_recipe
 from hscmae.errors import InputError
-from hscmae.extract.base import AudioExtractor, VisualExtractor, get_extractor
+from hscmae.extract.base import AudioExtractor, VisualExtractor
 from hscmae.extract.media import Limits
 from hscmae.extract.pipeline import Job
+from hscmae.extract.registry import get_extractor
 from hscmae.extract.weights import find_weights
 from hscmae.extract.windows import Sampling
 from hscmae.version import __version__

@@ -249,3 +249,24 @@ def _open_rows(path: Path, dim: int) -> BinaryIO:
     file.truncate(file.seek(0, os.SEEK_END) // (4 * dim) * (4 * dim))  # a killed writer may leave part of a row
     file.seek(0, os.SEEK_END)
     return file
+
+
+class Kept:
+    """Features kept in memory, by modality."""
+
+    def __init__(self, dims: Mapping[str, int]) -> None:
+        self._parts: dict[str, list[Float]] = {m: [np.zeros((0, d), np.float32)] for m, d in dims.items()}
+        self._rows = dict.fromkeys(dims, 0)
+        self._lock = threading.Lock()
+
+    def append(self, modality: str, steps: Float) -> Rows:
+        """Keep a window's features, shape (steps, dim)."""
+        with self._lock:
+            first = self._rows[modality]
+            self._parts[modality].append(steps)
+            self._rows[modality] += len(steps)
+            return Rows(first, len(steps))
+
+    def arrays(self) -> dict[str, Float]:
+        """All rows of each modality, shape (rows, dim)."""
+        return {m: np.concatenate(parts) for m, parts in self._parts.items()}

@@ -312,7 +312,8 @@ class Method(Estimator, ABC):
                 for m in method.dims_
             }
             method.summary_ = dict(config.get("training", {}))
-            method.anchors_ = tensors["anchors"] if method.config.anchors.share else None
+            kept = method.config.anchors.share and method.summary_.get("anchors", True)
+            method.anchors_ = tensors["anchors"] if kept else None
             method._restore(tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{folder}: weights do not fit the settings ({str(error).splitlines()[0]})") from None

@@ -1,14 +1,18 @@
-"""Choosing the ridge of a closed form without labels, for the CCA baselines and the warm start alike."""
+"""Choosing the ridge of a closed form, and whether it gains by anchors, without labels, on rows held out in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from hscmae.evaluation.selection import mutual_knn
+from hscmae.config import Anchors
+from hscmae.evaluation.selection import grounded_rows, mutual_knn, nearest
 from hscmae.linear.cca import CanonicalMaps, Covariances, covariances
+from hscmae.linear.smoothing import fuse
+from hscmae.nn.anchors import attend
 from hscmae.streams import generator
+from hscmae.training.choice import standard_error
 from hscmae.training.features import Batch
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -33,20 +37,58 @@ def choose_ridge(
         seed: draws the rows and the folds.
         candidates: the ridges to choose from.
     """
-    order = torch.randperm(len(rows.rows), generator=generator(seed, "ridge"))[:ROWS].to(rows.rows.device)
     scores = dict.fromkeys(candidates, 0.0)
-    for fold in range(FOLDS):
-        held_out = _take(rows, order[fold::FOLDS])
-        fit = _take(rows, torch.cat([order[other::FOLDS] for other in range(FOLDS) if other != fold]))
-        complete = torch.stack(list(held_out.present.values())).all(0)
-        if complete.sum() < 3:
-            return candidates[len(candidates) // 2]
+    for fit, held_out in _folds(rows, seed):
         moments = covariances(fit.x, fit.present)
         for ridge in candidates:
             maps = solve(fit, ridge, moments)
-            first, second = (maps(m, x[complete]).cpu().numpy() for m, x in held_out.x.items())
+            first, second = (maps(m, x).cpu().numpy() for m, x in held_out.x.items())
             scores[ridge] += mutual_knn(first, second)
-    return max(scores, key=lambda ridge: scores[ridge])
+    return max(scores, key=lambda ridge: scores[ridge]) if any(scores.values()) else candidates[len(candidates) // 2]
+
+
+def anchors_help(
+    rows: Batch, solve: Callable[[Batch, Covariances], CanonicalMaps], anchors: Anchors, seed: int
+) -> bool:
+    """Whether a closed form is better with anchors than without, or cannot be told to be worse, on rows not fitted.
+
+    Anchors blur, and mutual k-NN rises with blurring: so it is multiplied by feature k-NN, which falls, and the two
+    are compared pair by pair, over three folds.
+
+    Args:
+        rows: see ``choose_ridge``.
+        solve: closed form from rows and their covariances.
+        anchors: their settings.
+        seed: draws the rows and the folds.
+    """
+    leads = []
+    for fit, held_out in _folds(rows, seed):
+        maps = solve(fit, covariances(fit.x, fit.present))
+        known = fuse({m: maps(m, x).float() for m, x in fit.x.items()}, fit.present)[: anchors.rows]
+        plain = {m: maps(m, x).float() for m, x in held_out.x.items()}
+        drawn = {m: attend(z, known, tau=anchors.tau, share=anchors.share) for m, z in plain.items()}
+        near = [nearest(x.cpu().numpy(), max(1, len(x) // 10)) for x in held_out.x.values()]
+        scores = []
+        for way in (drawn, plain):
+            first, second = (z.cpu().numpy() for z in way.values())
+            scores.append(torch.from_numpy(grounded_rows(first, second, near[0], near[1], power=1.0)))
+        leads.append(scores[1] - scores[0])
+    if not leads:
+        return True
+    lead = torch.cat(leads)
+    return float(lead.mean()) <= standard_error(lead)
+
+
+def _folds(rows: Batch, seed: int) -> Iterator[tuple[Batch, Batch]]:
+    """Rows to fit on and complete rows to measure on, three times; none where there are too few to measure on."""
+    order = torch.randperm(len(rows.rows), generator=generator(seed, "ridge"))[:ROWS].to(rows.rows.device)
+    for fold in range(FOLDS):
+        held_out = _take(rows, order[fold::FOLDS])
+        complete = torch.stack(list(held_out.present.values())).all(0)
+        if complete.sum() < 3:
+            return
+        fit = _take(rows, torch.cat([order[other::FOLDS] for other in range(FOLDS) if other != fold]))
+        yield fit, _take(held_out, complete)
 
 
 def _take(rows: Batch, index: torch.Tensor) -> Batch:

@@ -124,7 +124,7 @@ class DeepMethod(Method):
             measure = partial(self._measure, features=features, held_out=held_out, near=self._neighbours(held_out))
             loop.select(number, objective, features, measure, patient=len(folds) > 1)
         if objective is not None:
-            loop.state.chosen, loop.state.way = loop.measured.choose(one_step=not settings.refit)
+            loop.state.chosen = loop.measured.choose()
         if objective is not None and not settings.refit:
             objective.load_state_dict(loop.best)
         else:
@@ -134,11 +134,9 @@ class DeepMethod(Method):
             loop.run("refit", objective, features, loop.steps)
         self.head_ = self._fit_head(objective, features)
         self.network_ = self._trained(objective).cpu().eval()
-        self.summary_ |= loop.state.prepared
         self.summary_ |= {
             "chosen_step": loop.steps,
-            "selection": [[step, loop.measured.mean(step)] for step in loop.measured.steps],
-            "anchors": self._shares[loop.state.way],
+            "selection": [[step, float(loop.measured.at(step).mean())] for step in loop.measured.steps],
             "weights": objective.weights.current(),
             "seconds": round(loop.state.seconds, 1),
             "threads": loop.state.threads,
@@ -173,9 +171,11 @@ class DeepMethod(Method):
 
     def _begin(self, features: Features, loop: Loop, phase: str) -> Objective:
         if loop.restores(phase):
+            self.summary_ |= loop.state.prepared
             return self._build(features, {})
         # Every process computes the same; should machines differ in the last bits, the first one's counts.
         loop.state.prepared = loop.state.prepared or distributed.first_of(self._prepare(features))
+        self.summary_ |= loop.state.prepared
         objective = self._build(features, loop.state.prepared)
         distributed.copy_first(objective.state_dict().values())
         return objective
@@ -193,14 +193,8 @@ class DeepMethod(Method):
         vectors: Tensor = self.network_.tower(modality).pool(torch.from_numpy(steps), torch.from_numpy(valid))
         return vectors
 
-    @property
-    def _shares(self) -> list[float]:
-        """Shares of the anchors that are chosen from: the settings' own, and none."""
-        share = self.config.anchors.share
-        return [share, 0.0] if share else [0.0]
-
     def _fit_anchors(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> Tensor | None:
-        return super()._fit_anchors(pairs, rows) if self.summary_["anchors"] else None
+        return super()._fit_anchors(pairs, rows) if self.summary_.get("anchors", True) else None
 
     def _all_rows(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         own = pairs.split is not None and np.any(pairs.split == b"val")
@@ -268,7 +262,7 @@ class DeepMethod(Method):
         features: Features,
         held_out: Features,
         near: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
-    ) -> tuple[dict[str, float], list[list[float]]]:
+    ) -> tuple[dict[str, float], list[float]]:
         head, anchors = self._fit_head(objective, features), self.config.anchors
 
         def embed(batch: Batch) -> dict[str, Tensor]:
@@ -278,18 +272,13 @@ class DeepMethod(Method):
         with torch.inference_mode():
             blocks = [embed(block) for block in held_out.blocks()]
             z = {m: torch.cat([block[m] for block in blocks]) for m in self.dims_}
-            ways = [z]
-            if anchors.share:
+            if anchors.share and self.summary_.get("anchors", True):
                 rows = features.sample(anchors.rows, generator(self.config.seed, "anchors"))
                 known = fuse(embed(rows), {m: p.cpu() for m, p in rows.present.items()})
-                ways = [{m: attend(x, known, tau=anchors.tau, share=p) for m, x in z.items()} for p in self._shares]
-        scores = []
-        for way in ways:
-            first, second = (rows.numpy() for rows in way.values())
-            scores.append(grounded_rows(first, second, *near).tolist())
-        first, second = (rows.numpy() for rows in ways[0].values())
+                z = {m: attend(x, known, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
+        first, second = (rows.numpy() for rows in z.values())
         criteria = {"mutual_knn": mutual_knn(first, second), "alignment_gap": alignment_gap(first, second)}
-        return criteria, scores
+        return criteria, grounded_rows(first, second, *near).tolist()
 
     @torch.inference_mode()
     def _fit_head(self, objective: Objective, features: Features) -> CanonicalMaps | None:

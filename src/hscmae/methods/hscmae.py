@@ -25,7 +25,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
-from hscmae.methods.closed_form import KERNEL_RIDGES, RIDGES, choose_ridge
+from hscmae.methods.closed_form import KERNEL_RIDGES, RIDGES, anchors_help, choose_ridge
 from hscmae.methods.deep import DeepMethod
 from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
@@ -107,9 +107,8 @@ class HSCMAEObjective(Objective):
             paired = None if batch.complete else present[a] & present[v]  # (n,)
             losses["global"] = correlation_loss(z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired)
         if self.active & {"local", "distill"}:
-            through = {
-                m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)
-            }  # (b, dim)
+            # (b, dim)
+            through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
             both = batch.gather(  # (n, dim), of teacher and student
                 {f"teacher/{m}": full_precision(t[m]) for m in self.modalities}
                 | {f"masked/{m}": through[m] for m in self.modalities}
@@ -286,15 +285,15 @@ class HSCMAE(DeepMethod):
         warm = self.config.warm_start
         if warm.kind == "none":
             return {}
-        return {
-            "warm_start_ridge": warm.ridge
-            or choose_ridge(
-                self._warm_rows(features),
-                self._closed_form,
-                self.config.seed,
-                KERNEL_RIDGES if self.views_ else RIDGES,
+        rows, seed, anchors = self._warm_rows(features), self.config.seed, self.config.anchors
+        candidates = KERNEL_RIDGES if self.views_ else RIDGES
+        ridge = warm.ridge or choose_ridge(rows, self._closed_form, seed, candidates)
+        prepared: dict[str, Any] = {"warm_start_ridge": ridge}
+        if anchors.share and self.config.training.validation_share:
+            prepared["anchors"] = anchors_help(
+                rows, lambda fit, moments: self._closed_form(fit, ridge, moments), anchors, seed
             )
-        }
+        return prepared
 
     def _warm_rows(self, features: Features) -> Batch:
         rows = features.sample(MAX_ROWS, generator(self.config.seed, "warm start"))

@@ -1,4 +1,4 @@
-"""What is chosen on held-out pairs: the number of steps, and one of several ways to embed.
+"""How many steps are chosen on held-out pairs.
 
 Each measurement keeps a number for every held-out pair, not their mean alone: two candidates are compared pair by pair,
 which tells them apart where their means' errors overlap. Several folds, where pairs are few, count as one set.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Measurements:
-    """Scores of held-out pairs by fold and step, each of shape (ways to embed, pairs), float64; higher is better."""
+    """Scores of held-out pairs by fold and step, each of shape (pairs,), float64; higher is better."""
 
     def __init__(self, saved: Mapping[str, Tensor] | None = None) -> None:
         self.scores: dict[tuple[int, int], Tensor] = {}
@@ -33,38 +33,21 @@ class Measurements:
         return sorted(set.intersection(*folds)) if folds else []
 
     def at(self, step: int) -> Tensor:
-        """Scores of the pairs of all folds, shape (ways, pairs)."""
-        return torch.cat([scores for (_, of), scores in sorted(self.scores.items()) if of == step], dim=1)
+        """Scores of the pairs of all folds, shape (pairs,)."""
+        return torch.cat([scores for (_, of), scores in sorted(self.scores.items()) if of == step])
 
-    def mean(self, step: int, way: int = 0) -> float:
-        """Mean score of a step."""
-        return float(self.at(step)[way].mean())
-
-    def choose_step(self, way: int = 0) -> int:
+    def choose(self) -> int:
         """The last step within one standard error of the best, unless it is worse than the start.
 
         Held-out sets are small: of steps that the criterion cannot tell apart the last is taken, because what training
         adds beside the criterion (content kept under masking) grows on. Whether a step is worse than the first one is
         seen pair by pair.
         """
-        scores = {step: self.at(step)[way] for step in self.steps}
+        scores = {step: self.at(step) for step in self.steps}
         start, best = scores[self.steps[0]], max(scores.values(), key=lambda own: float(own.mean()))
         enough = float(best.mean()) - standard_error(best)
         kept = [step for step, own in scores.items() if float(own.mean()) >= enough and not better(start, own)]
         return max(kept, default=self.steps[0])
-
-    def choose(self, *, one_step: bool = False) -> tuple[int, int]:
-        """Step and way to embed: the first way, unless another is better, pair by pair, each at its own step.
-
-        Args:
-            one_step: take the first way's step for all, where no other step's weights were kept.
-        """
-        ways = range(len(self.at(self.steps[0])))
-        steps = [self.choose_step(0 if one_step else way) for way in ways]
-        scores = [self.at(step)[way] for way, step in enumerate(steps)]
-        others = [way for way in ways if way and better(scores[way], scores[0])]
-        chosen = max(others, key=lambda way: float(scores[way].mean()), default=0)
-        return steps[chosen], chosen
 
 
 def standard_error(scores: Tensor) -> float:

@@ -37,8 +37,8 @@ from hscmae.training.features import Batch, Features
 log = logging.getLogger(__name__)
 WINDOW_BLOCKS = 32
 Progress = Callable[[dict[str, Any]], None]
-# Label-free criteria on held-out pairs by name, for the log, and what decides: scores (ways to embed, pairs).
-Measure = Callable[["Objective"], tuple[dict[str, float], list[list[float]]]]
+# Label-free criteria on held-out pairs by name, for the log, and the score of every pair, which decides.
+Measure = Callable[["Objective"], tuple[dict[str, float], list[float]]]
 
 
 class Objective(nn.Module, ABC):
@@ -86,7 +86,6 @@ class State:
         step: steps done in this phase.
         fold: which fold's select phase, from 0.
         chosen: chosen number of steps, once known.
-        way: the chosen way to embed, 0 the settings' own.
         prepared: what the method chose before training.
         logged: bytes of ``metrics.jsonl`` that belong to this state.
         seconds: time trained so far.
@@ -99,7 +98,6 @@ class State:
     step: int = 0
     fold: int = 0
     chosen: int | None = None
-    way: int = 0
     prepared: dict[str, Any] = field(default_factory=dict)
     logged: int = 0
     seconds: float = 0.0
@@ -253,7 +251,7 @@ class Loop:
         if measure is not None:
             criteria, scores = distributed.first_of(measure(objective))
             self.measured.scores[self.state.fold, self.state.step] = torch.tensor(scores, dtype=torch.float64)
-            if not self.settings.refit and self.measured.choose_step() == self.state.step:
+            if not self.settings.refit and self.measured.choose() == self.state.step:
                 self.best = {name: value.detach().clone() for name, value in objective.state_dict().items()}
             record |= {f"val/{name}": value for name, value in criteria.items()}
         record["seconds"] = round(self.state.seconds, 3)
@@ -264,7 +262,7 @@ class Loop:
     def _out_of_patience(self) -> bool:
         if self.state.phase != select_phase(0) or self.patient or not self.measured.steps:
             return False
-        chosen = self.measured.choose_step()
+        chosen = self.measured.choose()
         return sum(step > chosen for step in self.measured.steps) >= self.settings.patience
 
     @property
