@@ -209,7 +209,9 @@ def test_command(
     write_store(made[0], tmp_path / "store")
     assert main(["audit", str(tmp_path / "run"), str(tmp_path / "store"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert set(printed) == {"scored", "estimated_wrong_share", "estimated_wrong_share_ci", "pairs", "unscored"}
+    assert set(printed) == {
+        "scored", "n_trained_on", "estimated_wrong_share", "estimated_wrong_share_ci", "pairs", "unscored",
+    }  # fmt: skip
     assert [pair["rank"] for pair in printed["pairs"]] == list(range(1, len(printed["pairs"]) + 1))
     assert set(printed["pairs"][0]) == {"id", "score", "rank", "random_better"}
     listed = [row["id"] for row in printed["pairs"] + printed["unscored"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hscmae.errors import InputError, RunError
@@ -91,6 +91,7 @@ STEP = st.tuples(st.sampled_from(["add", "add", "remove", "reopen"]), st.integer
 
 
 @given(st.lists(STEP, min_size=1, max_size=8))
+@example([("add", 0), ("reopen", 0), ("remove", 0)])
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_like_a_dictionary(kind: str, place: str, steps: list[tuple[str, int]]) -> None:
     unique = time.monotonic_ns()

@@ -82,10 +82,10 @@ class FaissBackend(Backend):
         self._changed = True
 
     def remove(self, ids: Sequence[str]) -> None:
-        known = [self._slot.pop(name) for name in ids if name in self._slot]
+        known = [name for name in dict.fromkeys(ids) if name in self._slot]
         if known:
-            self._to_write()
-            self._alive[known] = False
+            self._to_write()  # reads the clips anew: only then are they forgotten
+            self._alive[[self._slot.pop(name) for name in known]] = False
             self._changed = True
 
     def search(
