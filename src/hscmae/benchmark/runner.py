@@ -268,14 +268,11 @@ def summary(record: Record) -> Record:
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    for name in now:
-        if before.get(name) != now[name]:
-            if name == "data":
-                raise InputError(f"{folder}: was made with other data; give the same file, or another output")
-            raise InputError(
-                f"{folder}: was made with {name}={json.dumps(before.get(name))}, not {json.dumps(now[name])}; "
-                "leave the options as they were, or use another output"
-            )
+    if before.get("data") != now["data"]:
+        raise InputError(f"{folder}: was made with other data; give the same file, or another output")
+    if other := [name for name in now if before.get(name) != now[name]]:
+        was = ", ".join(f"{name}={json.dumps(before.get(name))}, not {json.dumps(now[name])}" for name in other)
+        raise InputError(f"{folder}: was made with {was}; leave the options as they were, or use another output")
 
 
 def _duration(seconds: float) -> str:

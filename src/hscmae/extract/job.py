@@ -169,7 +169,7 @@ def run(
     Raises:
         InputError: as ``extract``.
     """
-    for module in ("av", "PIL.Image"):
+    for module in ("av", "PIL.Image", "threadpoolctl"):
         require(module, "media")
     _check_output(output, overwrite or update)
     unused: list[str] = []

@@ -27,6 +27,7 @@ from hscmae.extract.jail import Jail
 from hscmae.extract.media import Limits, MediaClip
 from hscmae.extract.spool import Recording, Row, Rows
 from hscmae.extract.windows import Sampling, Task, Trouble, Window, seconds
+from hscmae.extras import require
 
 AHEAD = 3  # windows of a recording that wait for the networks
 
@@ -78,6 +79,8 @@ class Networks:
                 for k in range(count)
             ]
         self._before = torch.get_num_threads()
+        # Features must not depend on the machine's cores: a product's last bit depends on how many threads share it.
+        self._numpy = require("threadpoolctl", "media").threadpool_limits(1, "blas")
         for thread in self._threads:
             thread.start()
 
@@ -123,6 +126,7 @@ class Networks:
             waiting.put(None)
         for thread in self._threads:
             thread.join()
+        self._numpy.restore_original_limits()
         torch.set_num_threads(self._before)  # threads that begin later take over what was set last anywhere
 
 
