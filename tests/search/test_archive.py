@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +19,8 @@ from hscmae.embedding import embed_file
 from hscmae.errors import InputError
 from hscmae.methods import RidgeCCA, load
 from hscmae.search import Archive
-from hscmae.search.index import make_index, open_index
+from hscmae.search.index import BACKENDS, make_index, open_index
+from hscmae.search.pgvector import PgBackend
 from search.writer import unit
 
 N, DIM = 120, 4
@@ -210,17 +214,47 @@ def test_an_index_is_bound_and_brought_up_to_date(
         writer.extra["media.csv"] = media_csv()
     with pytest.raises(InputError, match="an index of other embeddings"), open_index(place, Archive.open(emb)):
         pass
-    done = make_index(Archive.open(emb), kind, place, update=True)  # type: ignore[arg-type]
+    done = make_index(Archive.open(emb), kind, place, update=True)
     assert (done.added, done.removed) == (1, 2)
     assert done.changed == N - 2  # labels went too
     require_same_answers(emb, place)
-    again = make_index(Archive.open(emb), kind, place, update=True)  # type: ignore[arg-type]
+    again = make_index(Archive.open(emb), kind, place, update=True)
     assert (again.added, again.changed, again.removed, again.kept) == (0, 0, 0, N - 1)
 
     with StoreWriter(emb, overwrite=True, model={"path": "elsewhere", "sha256": "0" * 64}) as writer:
         writer.append(Pairs(x, ids))
     assert main(["search", str(emb), "new", "--index", place]) == 2
     assert "another model's embeddings" in capsys.readouterr().err
+
+
+def test_no_message_holds_a_connection_string(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(about={"model": "another"})
+    monkeypatch.setattr(PgBackend, "at", classmethod(lambda *_: nullcontext(other)))
+    archive, dsn = Archive.open(made / "emb"), "postgresql://me:secret@host/db"
+    with pytest.raises(InputError, match=r"^clips: an index of another model's"):
+        make_index(archive, "pgvector", dsn, table="clips", update=True)
+    with (
+        pytest.raises(InputError, match=r"^table clips: an index of another model's"),
+        open_index(dsn, archive, table="clips"),
+    ):
+        pass
+
+
+def test_an_unknown_backend_is_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", str(made / "emb"), "--output", str(tmp_path / "i"), "--backend", "annoy"]) == 2
+    assert "unknown backend 'annoy'; there are" in capsys.readouterr().err
+    assert main(["index", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{kind}:" in shown for kind in BACKENDS)
+
+
+def test_the_next_command_can_be_pasted(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("faiss")
+    emb, place = tmp_path / "a b's", tmp_path / "the index"
+    shutil.copytree(made / "emb", emb)
+    assert main(["index", str(emb), "--output", str(place), "--backend", "faiss"]) == 0
+    words = shlex.split(capsys.readouterr().out.split("Next: ")[1])
+    assert words == ["hscmae", "search", str(emb), "QUERY", "--index", str(place)]
 
 
 def require_same_answers(emb: Path, place: str) -> None:

@@ -20,6 +20,7 @@ from hscmae.search import faiss as faiss_module
 from hscmae.search.backend import Backend
 from hscmae.search.exact import ExactSearch
 from hscmae.search.faiss import FaissBackend
+from hscmae.search.index import BACKENDS
 from hscmae.search.lancedb import LanceBackend
 from hscmae.search.pgvector import PgBackend
 from search import writer
@@ -27,7 +28,7 @@ from search.server import Server, started
 from search.writer import unit
 
 DIM, SPACES = writer.DIM, writer.SPACES
-KINDS = ("faiss", "lancedb", "pgvector")
+MODULES = {"faiss": "faiss", "lancedb": "lancedb", "pgvector": "psycopg"}  # of backends that need an extra
 Open = Callable[..., Backend]
 
 
@@ -36,10 +37,11 @@ def postgres() -> Iterator[Server]:
     yield from started()
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=BACKENDS)
 def kind(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
-    pytest.importorskip({"faiss": "faiss", "lancedb": "lancedb", "pgvector": "psycopg"}[name])
+    if name in MODULES:
+        pytest.importorskip(MODULES[name])
     return name
 
 
@@ -60,11 +62,7 @@ def clips(rng: np.random.Generator, n: int, dim: int = DIM) -> dict[str, np.ndar
 
 
 def opened(kind: str, place: str, table: str, dim: int = DIM) -> Backend:
-    if kind == "faiss":
-        return FaissBackend(Path(place), dim, SPACES)
-    if kind == "lancedb":
-        return LanceBackend(place, dim, SPACES)
-    return PgBackend(place, table, dim, SPACES)
+    return BACKENDS[kind].at(place, table, dim, SPACES)
 
 
 def require_equal(backend: Backend, expected: dict[str, tuple[np.ndarray, ...]], tags: dict[str, list[str]]) -> None:

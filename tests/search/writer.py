@@ -8,14 +8,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from hscmae.search.backend import Backend
-from hscmae.search.faiss import FaissBackend
-from hscmae.search.lancedb import LanceBackend
-from hscmae.search.pgvector import PgBackend
+from hscmae.search.index import BACKENDS
 
 DIM, SPACES = 4, ("audio", "visual")
 TABLE = "written"
@@ -24,14 +21,6 @@ TABLE = "written"
 def unit(x: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return (x / np.where(norms > 0, norms, 1)).astype(np.float32)
-
-
-def opened(kind: str, place: str, table: str = TABLE) -> Backend:
-    if kind == "faiss":
-        return FaissBackend(Path(place), DIM, SPACES)
-    if kind == "lancedb":
-        return LanceBackend(place, DIM, SPACES)
-    return PgBackend(place, table, DIM, SPACES)
 
 
 def change(seed: int, number: int) -> tuple[list[str], dict[str, np.ndarray] | None]:
@@ -54,7 +43,7 @@ def apply(backend: Backend, seed: int, number: int) -> None:
 
 
 def main(kind: str, place: str, seed: int) -> None:
-    backend = opened(kind, place)
+    backend = BACKENDS[kind].at(place, TABLE, DIM, SPACES)
     print("ready", flush=True)
     for number in range(10_000):
         apply(backend, seed, number)

@@ -9,6 +9,10 @@ import typer
 
 Input = Annotated[Path, typer.Argument(metavar="FILE", help="Feature file or store.", show_default=False)]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained model.", show_default=False)]
+Archived = Annotated[
+    Path, typer.Argument(metavar="ARCHIVE", help="Folder of build, or embeddings of embed.", show_default=False)
+]
+Table = Annotated[str, typer.Option(metavar="T", help="Table of a pgvector index.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 DropBad = Annotated[bool, typer.Option("--drop-bad-rows", help="Leave out rows with NaN, infinity or a repeated id.")]
 Holdout = Annotated[

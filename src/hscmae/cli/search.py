@@ -1,14 +1,14 @@
-"""Verbs of an archive: ``build`` and ``search``, and ``index`` for what outgrows exact search."""
+"""Verbs of an archive: ``build`` and ``search``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hscmae.cli.options import Excluded, Json
-from hscmae.cli.output import print_json, say
+from hscmae.cli.options import Archived, Excluded, Json, Table
+from hscmae.cli.output import command, print_json, say
 
 if TYPE_CHECKING:
     from hscmae.search.archive import Answer, Result
@@ -109,7 +109,7 @@ def build(
     say(
         f"{output}: {done.rows} clips, {done.pairs} with sound and picture"
         f"{changes if update else ''}{', model trained' if done.trained else ''}\n\n"
-        f"Next:\n  hscmae search {output} {_quoted(done.example)}\n  hscmae search {output} ANY_SOUND_OR_PICTURE\n"
+        f"Next:\n  {command('search', output, done.example)}\n  {command('search', output, 'ANY_SOUND_OR_PICTURE')}\n"
         f"  {output}/report.html in a browser"
     )
 
@@ -120,9 +120,7 @@ def build(
     "Among some clips alone: hscmae search archive dog.wav --where label=dog --where folder=fold1"
 )
 def search(
-    archive: Annotated[
-        Path, typer.Argument(metavar="ARCHIVE", help="Folder of build, or embeddings of embed.", show_default=False)
-    ],
+    archive: Archived,
     query: Annotated[
         str,
         typer.Argument(metavar="QUERY", help="A clip's id, a media file, or an .npy feature row.", show_default=False),
@@ -171,7 +169,7 @@ def search(
             show_default=False,
         ),
     ] = None,
-    table: Annotated[str, typer.Option(metavar="T", help="Table of a pgvector index.")] = "hscmae",
+    table: Table = "hscmae",
     weights: Weights = None,
     open_: Annotated[bool, typer.Option("--open", help="Play or show the best result.")] = False,
     as_json: Json = False,
@@ -232,61 +230,3 @@ def place_of(result: Result) -> str:
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
     return f"{name} at {clock}" if result.path else f"{name.partition('#')[0]} at {clock}"
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
-
-
-@verbs.command(
-    epilog="Example: hscmae index archive --output index --backend faiss\n\n"
-    "In a shared database: hscmae index archive --backend pgvector --dsn postgresql://me@host/db --table clips\n\n"
-    "Then: hscmae search archive dog.wav --index index"
-)
-def index(
-    archive: Annotated[
-        Path, typer.Argument(metavar="ARCHIVE", help="Folder of build, or embeddings of embed.", show_default=False)
-    ],
-    backend: Annotated[
-        Literal["faiss", "lancedb", "pgvector"],
-        typer.Option(
-            help="faiss: fastest, one machine. lancedb: embedded, object storage. pgvector: shared, in PostgreSQL."
-        ),
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(metavar="INDEX", help="Folder of the index, or an address LanceDB knows.", show_default=False),
-    ] = None,
-    dsn: Annotated[
-        str | None, typer.Option(metavar="DSN", help="Connection string of PostgreSQL.", show_default=False)
-    ] = None,
-    table: Annotated[str, typer.Option(metavar="T", help="Table of a pgvector index.")] = "hscmae",
-    update: Annotated[
-        bool, typer.Option("--update", help="Bring an index up to date: replace what changed, remove what vanished.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """An index for what outgrows exact search: a million clips, thousands of queries a second, many users."""
-    from hscmae.cli.progress import rows_progress
-    from hscmae.errors import InputError
-    from hscmae.search.archive import Archive
-    from hscmae.search.index import make_index
-
-    place = dsn if backend == "pgvector" else output
-    if place is None or (dsn is not None and output is not None):
-        raise InputError(f"--backend {backend} takes {'--dsn' if backend == 'pgvector' else '--output'} alone")
-    with Archive.open(archive) as opened, rows_progress("index", enabled=not as_json) as progress:
-        done = make_index(opened, backend, place, table=table, update=update, progress=progress)
-    name = table if backend == "pgvector" else place
-    if as_json:
-        print_json({"index": name, "backend": backend, **vars(done)})
-        return
-    recall = ", ".join(f"{space} {value:.3f}" for space, value in done.recall.items())
-    changes = f"{done.added} added, {done.changed} changed, {done.removed} removed, {done.kept} as they were"
-    how = f"DSN --table {table}" if backend == "pgvector" else place
-    say(
-        f"{name}: {len(opened)} clips ({changes}); of the ten nearest it finds {recall}\n"
-        f"Next: hscmae search {archive} QUERY --index {how}"
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,32 @@ class Backend(ABC):
         dim: of the vectors.
         spaces: names of the spaces.
         about: what the index was made of, as JSON; kept with it, see ``bind``.
+        in_folder: whether its place is a folder of its own, unless it looks like an address.
     """
 
+    in_folder: ClassVar[bool] = True
     dim: int
     spaces: tuple[str, ...]
     about: dict[str, Any]
+
+    @classmethod
+    @abstractmethod
+    def at(cls, place: str, table: str, dim: int = 0, spaces: Sequence[str] = ()) -> Self:
+        """The index at a place, which is made if ``dim`` is given and there is none.
+
+        Args:
+            place: a folder, an address or a connection string.
+            table: in a database that may hold several.
+            dim, spaces: of a new index; those of an old one must be the same.
+
+        Raises:
+            InputError: none there and no ``dim``, damaged, or of other spaces.
+        """
+
+    @classmethod
+    @abstractmethod
+    def knows(cls, place: str) -> bool:
+        """Whether a place, by its looks and without reading what is there, is one of this backend's."""
 
     @abstractmethod
     def add(self, ids: Sequence[str], vectors: Mapping[str, Float32Array], tags: Sequence[Tags]) -> None:
@@ -69,6 +90,14 @@ class Backend(ABC):
 
     def finish(self) -> None:  # noqa: B027 (nothing to do where searching is fast at once)
         """Make searching fast, once everything is added."""
+
+    def search_harder(self, space: str) -> bool:
+        """Look at more clips in every search of a space from now on; whether it can.
+
+        Raises:
+            RunError: it could, but does so already as far as it goes.
+        """
+        return False
 
     @abstractmethod
     def close(self) -> None:

@@ -14,13 +14,13 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hscmae.data.store import sha256
-from hscmae.errors import InputError
+from hscmae.errors import InputError, RunError
 from hscmae.extras import require
 from hscmae.files import write_atomic
 from hscmae.search.backend import Backend, Float32Array, Tags, digests_of
@@ -64,6 +64,14 @@ class FaissBackend(Backend):
             self._read(mapped=True)
             if (dim and dim != self.dim) or (spaces and tuple(spaces) != self.spaces):
                 raise InputError(f"{folder}: an index of {self.dim} dimensions in {', '.join(self.spaces)}")
+
+    @classmethod
+    def at(cls, place: str, table: str, dim: int = 0, spaces: Sequence[str] = ()) -> Self:
+        return cls(Path(place), dim, spaces)
+
+    @classmethod
+    def knows(cls, place: str) -> bool:
+        return (Path(place) / MANIFEST).is_file()
 
     def add(self, ids: Sequence[str], vectors: Mapping[str, Float32Array], tags: Sequence[Tags]) -> None:
         self._to_write()
@@ -125,9 +133,11 @@ class FaissBackend(Backend):
     def bind(self, about: Mapping[str, Any]) -> None:
         self.about, self._changed = dict(about), True
 
-    def set_effort(self, space: str, effort: int) -> None:
-        """How many nodes a search looks at: more is slower and finds more of the nearest."""
-        self.effort[space], self._changed = effort, True
+    def search_harder(self, space: str) -> bool:
+        if self.effort[space] >= MOST_EFFORT:
+            raise RunError(f"{self.folder}: faiss misses too many of the nearest in {space}; use exact search")
+        self.effort[space], self._changed = 2 * self.effort[space], True
+        return True
 
     def close(self) -> None:
         if not self._changed:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from hscmae.data.store import MANIFEST as STORE_MANIFEST
 from hscmae.errors import InputError
 from hscmae.search.archive import Archive
 from hscmae.search.backend import Backend, Float32Array, digests_of
-from hscmae.search.faiss import MANIFEST, MOST_EFFORT, FaissBackend, read_manifest
+from hscmae.search.faiss import FaissBackend
 from hscmae.search.lancedb import LanceBackend
 from hscmae.search.pgvector import PgBackend
 
-Kind = Literal["faiss", "lancedb", "pgvector"]
+# By name; a place is the first one's that knows it.
+BACKENDS: dict[str, type[Backend]] = {"pgvector": PgBackend, "faiss": FaissBackend, "lancedb": LanceBackend}
 BLOCK = 4096  # clips added at a time
 RECALL, RECALL_AT, RECALL_QUERIES = 0.98, 10, 1000
 MORE = 16  # candidates beyond k: what rounding may have put in another order
@@ -59,18 +60,9 @@ def about(archive: Archive) -> dict[str, Any]:
     return {"model": model.get("sha256"), "embeddings": hashlib.sha256(manifest).hexdigest()}
 
 
-def make_backend(kind: Kind, place: str, table: str, dim: int, spaces: Sequence[str]) -> Backend:
-    """A backend at a place: a folder or, for pgvector, a connection string."""
-    if kind == "faiss":
-        return FaissBackend(Path(place), dim, spaces)
-    if kind == "lancedb":
-        return LanceBackend(place, dim, spaces)
-    return PgBackend(place, table, dim, spaces)
-
-
 def make_index(
     archive: Archive,
-    kind: Kind,
+    kind: str,
     place: str,
     *,
     table: str = "hscmae",
@@ -81,17 +73,19 @@ def make_index(
 
     Args:
         archive: the embeddings.
-        kind: the backend.
-        place: a folder, an address or a connection string.
-        table: of pgvector.
+        kind: of ``BACKENDS``.
+        place, table: see ``Backend.at``.
         update: there may be an index of the same model already.
         progress: called with clips done and clips in all.
 
     Raises:
-        InputError: something is there and ``update`` is not set, or the index is of another model.
+        InputError: no such backend; something is there and ``update`` is not set, or the index is of another model.
         RunError: faiss does not reach the recall that is promised, or a database fails.
     """
-    if kind != "pgvector" and "://" not in place:
+    if kind not in BACKENDS:
+        raise InputError(f"unknown backend {kind!r}; there are {', '.join(BACKENDS)}")
+    name = place if BACKENDS[kind].in_folder else table
+    if name == place and "://" not in place:
         folder = Path(place)
         if folder.exists() and (folder.is_file() or any(folder.iterdir())) and not update:
             raise InputError(f"{place}: exists already; --update brings an index up to date")
@@ -99,12 +93,12 @@ def make_index(
             raise InputError(f"{place}: no index to update")
     done = Indexed()
     clips, spaces = archive.clips, archive.spaces
-    with make_backend(kind, place, table, archive.dim, spaces) as backend:
+    with BACKENDS[kind].at(place, table, archive.dim, spaces) as backend:
         bound = backend.about
         if bound and not update:
-            raise InputError(f"{table if kind == 'pgvector' else place}: exists already; --update brings it up to date")
+            raise InputError(f"{name}: exists already; --update brings it up to date")
         if bound and bound.get("model") != about(archive)["model"]:
-            raise InputError(f"{place}: an index of another model's embeddings; make a new one")
+            raise InputError(f"{name}: an index of another model's embeddings; make a new one")
         known = backend.digests()
         for start in range(0, len(archive), BLOCK):
             rows = range(start, min(start + BLOCK, len(archive)))
@@ -133,7 +127,7 @@ def make_index(
 
 
 def _recall(archive: Archive, backend: Backend, space: str) -> float:
-    """Recall@10 of a space on queries from the collection; a faiss index searches harder until it is as promised."""
+    """Recall@10 of a space on queries from the collection; searching harder until it is as promised, where it can."""
     rows = np.flatnonzero(archive.present(space))
     rows = np.random.default_rng(0).permutation(rows)[:RECALL_QUERIES]
     other = next((m for m in archive.modalities if m != space), space)
@@ -150,13 +144,8 @@ def _recall(archive: Archive, backend: Backend, space: str) -> float:
             for results, best in zip(found, expected.rows.tolist(), strict=True)
         ]
         recall = sum(hits) / expected.rows.size
-        if recall >= RECALL or not isinstance(backend, FaissBackend):
+        if recall >= RECALL or not backend.search_harder(space):
             return recall
-        if backend.effort[space] >= MOST_EFFORT:
-            from hscmae.errors import RunError
-
-            raise RunError(f"faiss finds {recall:.3f} of the nearest in {space}, less than {RECALL}; use exact search")
-        backend.set_effort(space, 2 * backend.effort[space])
 
 
 @contextmanager
@@ -166,17 +155,11 @@ def open_index(place: str, archive: Archive, *, table: str = "hscmae") -> Iterat
     Raises:
         InputError: no index, a damaged one, or one of other embeddings or of another model.
     """
-    if place.startswith(("postgresql://", "postgres://")):
-        backend: Backend = PgBackend(place, table)
-    elif (Path(place) / MANIFEST).is_file():
-        _require_bound(read_manifest(Path(place))["about"], archive, place)
-        backend = FaissBackend(Path(place))
-    elif "://" in place or Path(place).is_dir():
-        backend = LanceBackend(place)
-    else:
+    kind = next((backend for backend in BACKENDS.values() if backend.knows(place)), None)
+    if kind is None:
         raise InputError(f"{place}: not an index; make it with hscmae index")
-    with backend:
-        _require_bound(backend.about, archive, place if not isinstance(backend, PgBackend) else f"table {table}")
+    with kind.at(place, table) as backend:
+        _require_bound(backend.about, archive, place if kind.in_folder else f"table {table}")
         yield Index(backend)
 
 

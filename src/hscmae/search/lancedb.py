@@ -10,7 +10,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,6 +60,14 @@ class LanceBackend(Backend):
             self.dim, self.spaces, self.about = dim, tuple(spaces), {}
             self._table = _told(place, lambda: self._db.create_table(CLIPS, schema=self._schema, mode="overwrite"))
             self.bind({})
+
+    @classmethod
+    def at(cls, place: str, table: str, dim: int = 0, spaces: Sequence[str] = ()) -> Self:
+        return cls(place, dim, spaces)
+
+    @classmethod
+    def knows(cls, place: str) -> bool:
+        return "://" in place or Path(place).is_dir()
 
     @property
     def _schema(self) -> Any:

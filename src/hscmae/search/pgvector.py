@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class PgBackend(Backend):
         RunError: the database cannot be reached, or refuses.
     """
 
+    in_folder: ClassVar[bool] = False
+
     def __init__(
         self, dsn: str, table: str, dim: int = 0, spaces: Sequence[str] = (), *, seconds: float = STATEMENT_SECONDS
     ) -> None:
@@ -74,6 +76,14 @@ class PgBackend(Backend):
             self.dim, self.spaces, self.about = old["dim"], tuple(old["spaces"]), old["about"]
         if found is None or found[0] < len(MIGRATIONS):
             self._transaction(self._migrate)
+
+    @classmethod
+    def at(cls, place: str, table: str, dim: int = 0, spaces: Sequence[str] = ()) -> Self:
+        return cls(place, table, dim, spaces)
+
+    @classmethod
+    def knows(cls, place: str) -> bool:
+        return place.startswith(("postgresql://", "postgres://"))
 
     def add(self, ids: Sequence[str], vectors: Mapping[str, Float32Array], tags: Sequence[Tags]) -> None:
         s = self._sql
