@@ -98,6 +98,15 @@ def test_names_with_dots_and_spaces_keep_them(tmp_path):
     assert find_clips([tmp_path / "a b.1.wav"])[0].id == "a b.1"
 
 
+def test_tags_that_are_not_utf8_are_no_reason_to_refuse(tmp_path):
+    path = write_wav(tmp_path / "a.wav", tone(440, 0.5, 16000))
+    title = b"caf\xe9\0\0\0"
+    info = b"INFOINAM" + len(title).to_bytes(4, "little") + title
+    data = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
+    path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    assert len(read_audio(path)) == 8000
+
+
 @pytest.mark.parametrize(
     ("names", "paths", "message"),
     [

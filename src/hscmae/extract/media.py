@@ -506,7 +506,9 @@ class _opened:
         # An absolute path is a file, never an address; what containers refer to beyond themselves is not opened.
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
         path = os.path.abspath(self.path)  # noqa: PTH100 (resolving links could change the ending)
-        container = self._stack.enter_context(av.open(path, metadata_errors="replace", options=options))
+        # Tags that are not UTF-8 are no reason to refuse a file; from PyAV 19 on none are.
+        tolerant = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        container = self._stack.enter_context(av.open(path, options=options, **tolerant))
         return container, (container.start_time or 0) / av.time_base
 
     def __exit__(self, *exc: object) -> None:
