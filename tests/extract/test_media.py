@@ -1,6 +1,5 @@
 """Media files are paired by name, decoded alike whatever their form, and refused by name when broken."""
 
-import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,16 +14,7 @@ from PIL import Image
 
 from hscmae.errors import InputError
 from hscmae.extract.media import find_clips, read_audio, read_pictures
-
-
-def write_wav(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
-    """``sound`` of shape (samples, channels) in [-1, 1]."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(sound.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.round(sound * 32767).astype("<i2").tobytes())
-    return path
+from media_files import write_wav
 
 
 def write_video(path: Path, frames: int, sound: np.ndarray | None = None, codec: str = "libx264") -> Path:
