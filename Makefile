@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test test-long check bench bench-quality bench-quality-small install
+.PHONY: demo test test-long check bench bench-quality bench-quality-small install stubs
 
 .venv: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -34,3 +34,6 @@ bench-quality: .venv  ## every method on every task; DATA holds yt8m_ave15.h5 an
 
 bench-quality-small: .venv  ## every method once on made-up pairs
 	$(BIN)/python -m benchmarks.studies.quality --made-up --output bench
+
+stubs: .venv  ## what type checkers know of the constructors, from the settings
+	$(BIN)/python tests/stubs.py

@@ -1,4 +1,4 @@
-"""Every method by name, behind one interface; see ``methods.base`` for how to add one."""
+"""Every method by name, behind one interface; ``docs/architecture.md`` says how to add one."""
 
 from pathlib import Path
 

@@ -1,11 +1,7 @@
 """``Method``: the one interface of HSC-MAE and every baseline, with scikit-learn manners.
 
 A method is built from flat settings, fitted on pairs without their labels, embeds either modality alone into unit-norm
-rows, and is saved as an artefact that holds no pickle. Adding a method:
-
-1. write its settings as a ``MethodConfig`` (nested sections are flattened into parameters by themselves);
-2. subclass ``Method`` and implement ``_fit``, ``_embed``, ``_tensors`` and ``_restore``;
-3. name its class in ``methods/__init__.py``; the contract suite in ``tests/methods`` then runs it.
+rows, and is saved as an artefact that holds no pickle.
 """
 
 from __future__ import annotations
