@@ -112,7 +112,8 @@ class Journal:
 
     def __init__(self, path: Path | None, keep: int) -> None:
         self.path = path
-        self.file = None if path is None else path.open("r+b" if path.exists() else "w+b")
+        # Without a buffer: what a full disk refused, closing would try again, and complain of on its own.
+        self.file = None if path is None else path.open("r+b" if path.exists() else "w+b", buffering=0)
         if self.file is not None:
             self.file.truncate(keep)
             self.file.seek(keep)
@@ -121,9 +122,10 @@ class Journal:
         """Append a record; returns the size of the file."""
         if self.file is None or self.path is None:
             return 0
+        rest = json.dumps(record).encode() + b"\n"
         with named(self.path):
-            self.file.write(json.dumps(record).encode() + b"\n")
-            self.file.flush()
+            while rest:
+                rest = rest[self.file.write(rest) :]
         return self.file.tell()
 
     def sync(self) -> None:
