@@ -317,7 +317,7 @@ def test_two_of_three_modalities_are_chosen(tmp_path: Path, capsys: pytest.Captu
     write_store(replace(pairs, features={**pairs.features, "text": text}, present={}), tmp_path / "three")
     data, out = str(tmp_path / "three"), str(tmp_path / "run")
     assert main(["train", data, "--output", out, *QUICK]) == 2
-    assert "training needs two modalities, found audio, visual, text" in error_line(capsys)
+    assert "found audio, visual, text; choose two: --modalities audio,visual" in error_line(capsys)
     assert main(["train", data, "--output", out, *QUICK, "--modalities", "audio,depth"]) == 2
     assert "has no depth; it has audio, visual, text" in error_line(capsys)
     assert main(["train", data, "--output", out, *QUICK, "--modalities", "visual, audio"]) == 0

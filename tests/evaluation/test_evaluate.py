@@ -105,6 +105,8 @@ def test_features_of_fewer_digits(model: Method) -> None:
         ({**FEATURES, "audio": FEATURES["audio"][:, :5]}, "audio has 5 dimensions, the model 12"),
         ({"audio": FEATURES["audio"], "labels": CLASSES}, "has no visual, which the model was trained on"),
         ({"labels": CLASSES}, "no features"),
+        ({**FEATURES, "audio": torch.from_numpy(FEATURES["audio"]).to_sparse()}, "audio: not an array"),
+        ({**FEATURES, "audio": torch.from_numpy(FEATURES["audio"]).to("meta")}, "audio: not an array"),
         (FEATURES["audio"], "expected Pairs or a mapping"),
     ],
 )
@@ -112,3 +114,8 @@ def test_the_rest_is_refused_in_one_line(model: Method, data: Any, message: str)
     with pytest.raises(InputError, match=message) as refused:
         evaluate(model, data)
     assert "\n" not in str(refused.value)
+
+
+def test_a_model_that_was_never_fitted_says_so() -> None:
+    with pytest.raises(InputError, match="not fitted yet"):
+        evaluate(get_method("ridge-cca")(), FEATURES)

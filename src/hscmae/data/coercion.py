@@ -16,17 +16,17 @@ def as_array(x: Any, what: str) -> npt.NDArray[Any]:
     """Anything like an array, tensors of any device among them, as NumPy's; memory-mapped arrays stay what they are.
 
     Raises:
-        InputError: rows of differing lengths.
+        InputError: rows of differing lengths, or a tensor that is sparse or has no values.
     """
     if isinstance(x, np.ndarray):
         return x
-    if hasattr(x, "detach"):  # a tensor: that it is one can be told without torch
-        x = x.detach().cpu()
-        x = x.float() if str(x.dtype) == "torch.bfloat16" else x
     try:
+        if hasattr(x, "detach"):  # a tensor: that it is one can be told without torch
+            x = x.detach().cpu()
+            x = x.float() if str(x.dtype) == "torch.bfloat16" else x
         return np.asarray(x)
-    except ValueError as error:
-        raise InputError(f"{what}: not an array ({error})") from None
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(f"{what}: not an array ({str(error).splitlines()[0]})") from None
 
 
 def as_features(x: Any, what: str) -> npt.NDArray[Any]:

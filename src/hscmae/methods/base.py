@@ -112,9 +112,9 @@ class Method(Estimator, ABC):
         progress: Progress | None,
     ) -> None:
         if len(pairs.modalities) != 2:
-            raise InputError(
-                f"{pairs.source}: training needs two modalities, found {', '.join(pairs.modalities) or 'none'}"
-            )
+            choose = f"; choose two: --modalities {','.join(pairs.modalities[:2])}" if len(pairs.modalities) > 2 else ""
+            found = ", ".join(pairs.modalities) or "none"
+            raise InputError(f"{pairs.source}: training needs two modalities, found {found}{choose}")
         rows = np.arange(len(pairs)) if pairs.split is None else pairs.rows_of("train")
         for m, x in pairs.features.items():
             _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
@@ -336,6 +336,7 @@ class Method(Estimator, ABC):
         Raises:
             InputError: names the data and the modality.
         """
+        self._require_fitted()
         missing = [m for m in self.dims_ if m not in pairs.features]
         if missing:
             raise InputError(f"{pairs.source}: has no {' and no '.join(missing)}, which the model was trained on")
