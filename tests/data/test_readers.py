@@ -17,7 +17,7 @@ import pytest
 
 from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Pairs
-from hscmae.data.readers import ave, hdf5, read, read_blocks, vetting
+from hscmae.data.readers import ave, hdf5, open_table, read, vetting
 from hscmae.data.splits import read_ids
 from hscmae.data.store import sha256, write_store
 from hscmae.errors import InputError
@@ -149,7 +149,8 @@ def test_npz_streams_in_any_order_of_blocks(tmp_path: Path, save: Callable) -> N
     save(
         tmp_path / "x.npz", audio=x, visual=np.asfortranarray(RNG.normal(size=(50, 3))), audio_lengths=np.arange(50) % 5
     )
-    blocks = list(read_blocks(tmp_path / "x.npz", rows=7))
+    with open_table(tmp_path / "x.npz") as table:
+        blocks = [block for _, block in table.blocks(7)]
     assert [len(b) for b in blocks] == [7] * 7 + [1]
     whole = read(tmp_path / "x.npz")
     for m in whole.modalities:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hscmae.data.readers import read, read_blocks
+from hscmae.data.readers import open_table, read
 from hscmae.data.readers.tfrecord import dequantise, masked_crc32c
 from hscmae.errors import InputError
 
@@ -99,7 +99,8 @@ def test_video_level(tmp_path: Path, packed: bool) -> None:
     assert pairs.ids.tolist() == [b"id0", b"id1", b"id2", b"id3"]
     assert pairs.labels.indptr.tolist() == [0, 2, 2, 3, 4] and pairs.labels.indices.tolist() == [1, 3, 200, 0]
     assert len(pairs.labels.names) == 201
-    blocks = list(read_blocks(tmp_path / "x.tfrecord", rows=3))
+    with open_table(tmp_path / "x.tfrecord") as table:
+        blocks = [block for _, block in table.blocks(3)]
     np.testing.assert_array_equal(np.concatenate([b.features["audio"] for b in blocks]), audio)
 
 

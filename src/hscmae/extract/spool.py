@@ -179,10 +179,6 @@ class Spool:
             if time.monotonic() - self._committed > COMMIT_SECONDS:
                 self._commit()
 
-    def forget(self, name: str) -> None:
-        """A recording that is to be done again."""
-        self.done.pop(name, None)
-
     def _commit(self) -> None:
         for file in self._data.values():
             file.flush()

@@ -1,4 +1,4 @@
-"""Reading feature files: ``read`` the whole, or ``read_blocks`` in bounded memory.
+"""Reading feature files: ``read`` the whole, or the ``blocks`` of ``open_table`` in bounded memory.
 
 The format is told by what a file is, not by its name. One module a format, each with ``matches(path)`` and
 ``open_table(path, report)``; ``READERS`` lists them.
@@ -6,7 +6,7 @@ The format is told by what a file is, not by its name. One module a format, each
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
 from hscmae.data.readers import ave, hdf5, npy, npz, tfrecord
-from hscmae.data.table import BLOCK_ROWS, Report, Table, damage_named, refuse, without_bad_rows
+from hscmae.data.table import Report, Table, damage_named, refuse, without_bad_rows
 from hscmae.errors import InputError
 
 
@@ -93,15 +93,3 @@ def read(path: str | PathLike[str], *, drop_bad_rows: bool = False, modalities: 
         if modalities is not None:
             table.select(modalities)
         return table.read(drop_bad_rows=drop_bad_rows)
-
-
-def read_blocks(path: str | PathLike[str], rows: int = BLOCK_ROWS, *, drop_bad_rows: bool = False) -> Iterator[Pairs]:
-    """The rows of a feature file in order, in blocks of at most ``rows`` rows; memory stays bounded.
-
-    Raises:
-        InputError: as ``read``; for bad rows, on reaching them.
-    """
-    path = Path(path)
-    with open_table(path) as table:
-        for _, block in table.blocks(rows, drop_bad_rows=drop_bad_rows):
-            yield block
