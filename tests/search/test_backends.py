@@ -299,6 +299,14 @@ def test_lancedb_truncated_is_one_line(tmp_path: Path) -> None:
         LanceBackend(str(folder)).search("audio", np.eye(1, DIM, dtype=np.float32), 1)
 
 
+def test_lancedb_leaves_anothers_table_alone(tmp_path: Path) -> None:
+    lancedb = pytest.importorskip("lancedb")
+    lancedb.connect(str(tmp_path)).create_table("clips", [{"theirs": 1}])
+    with pytest.raises(InputError, match="holds a table 'clips' that hscmae did not make"):
+        LanceBackend(str(tmp_path), DIM, SPACES)
+    assert lancedb.connect(str(tmp_path)).open_table("clips").to_arrow()["theirs"].to_pylist() == [1]
+
+
 # ---------------------------------------------------------------------------------------------------------- PostgreSQL
 
 

@@ -56,10 +56,12 @@ class LanceBackend(Backend):
             self._table = _told(place, lambda: self._db.open_table(CLIPS))
         elif not dim:
             raise InputError(f"{place}: not an index")
+        elif CLIPS in names:
+            raise InputError(f"{place}: holds a table {CLIPS!r} that hscmae did not make; name another place")
         else:
             self.dim, self.spaces, self.about = dim, tuple(spaces), {}
-            self._table = _told(place, lambda: self._db.create_table(CLIPS, schema=self._schema, mode="overwrite"))
-            self.bind({})
+            self.bind({})  # first: a table without it is another program's
+            self._table = _told(place, lambda: self._db.create_table(CLIPS, schema=self._schema))
 
     @classmethod
     def at(cls, place: str, table: str, dim: int = 0, spaces: Sequence[str] = ()) -> Self:
