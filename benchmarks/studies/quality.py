@@ -1,6 +1,6 @@
 """The quality of every method on every task, and ``docs/benchmark.md`` and README's figures from it.
 
-    python -m benchmarks.studies.quality DATA [--output bench] [--tasks ave15 ...] [--cuts 5] [--jobs 2] [--report]
+    python -m benchmarks.studies.quality DATA [--output bench] [--tasks ave15 ...] [--cuts 5] [--without dccae ...]
     python -m benchmarks.studies.quality --made-up    # every method once on made-up pairs, in minutes; no document
 
 DATA is a folder with the files that ``tasks`` names; real clips are looked for beside it. Each cut of a task is a
@@ -286,8 +286,8 @@ def made_up(output: Path, jobs: int) -> None:
     print((output / "benchmark.md").read_text(encoding="utf-8"))
 
 
-def run_tasks(names: Sequence[str], data: Path, output: Path, cuts: int, jobs: int) -> None:
-    """The first cut of each task, then the second of each."""
+def run_tasks(names: Sequence[str], data: Path, output: Path, cuts: int, jobs: int, without: Sequence[str]) -> None:
+    """The first cut of each task, then the second of each; methods named in ``without`` are left out."""
     waiting: dict[str, Iterator[Pairs]] = {name: TASKS[name].cuts(data) for name in names}
     for number in range(cuts):
         for name in names:
@@ -295,7 +295,7 @@ def run_tasks(names: Sequence[str], data: Path, output: Path, cuts: int, jobs: i
             if pairs is None:
                 continue
             cut, first = f"cut-{number}", results(output / name)
-            able = who() if number == 0 else [c for c in who() if _may_lead(c, first)]
+            able = [c for c in who() if c.name not in without and (number == 0 or _may_lead(c, first))]
             with _running(output / name / cut, jobs) as running:
                 benchmark(pairs, output / name / cut, able, seeds=1, own_split=cut, **running)
 
@@ -303,7 +303,7 @@ def run_tasks(names: Sequence[str], data: Path, output: Path, cuts: int, jobs: i
 def _may_lead(contender: Contender, found: Sequence[Record]) -> bool:
     """Whether a contender came near enough to HSC-MAE on the first cut to be measured on the others."""
     first = {r["method"]: r.get(METRICS[0]) or 0.0 for r in found if r["split"] == "cut-0"}
-    return contender.name in (OURS, STRONG) or first[contender.name] > NEAR * first[OURS]
+    return contender.name in (OURS, STRONG) or first.get(contender.name, 0.0) > NEAR * first[OURS]
 
 
 def run_wrong_pairs(data: Path, output: Path, jobs: int) -> None:
@@ -337,6 +337,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench"))
     parser.add_argument("--tasks", nargs="+", default=everything, choices=everything)
     parser.add_argument("--cuts", type=int, default=5, help="of a task, at most")
+    parser.add_argument("--without", nargs="+", default=[], metavar="METHOD", help="methods to leave out of tasks")
     parser.add_argument("--jobs", type=int, default=2, help="fits at a time, of one thread each")
     parser.add_argument("--report", action="store_true", help="only write the document")
     arguments = parser.parse_args()
@@ -347,7 +348,9 @@ def main() -> None:
         parser.error("DATA is needed, or --made-up")
     if not arguments.report:
         data, output, jobs = arguments.data, arguments.output, arguments.jobs
-        run_tasks([name for name in TASKS if name in arguments.tasks], data, output, arguments.cuts, jobs)
+        run_tasks(
+            [name for name in TASKS if name in arguments.tasks], data, output, arguments.cuts, jobs, arguments.without
+        )
         if "wrong-pairs" in arguments.tasks:
             run_wrong_pairs(data, output / "wrong-pairs", jobs)
         for name in ABLATIONS:
