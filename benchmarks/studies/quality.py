@@ -291,10 +291,11 @@ def run_tasks(names: Sequence[str], data: Path, output: Path, cuts: int, jobs: i
     waiting: dict[str, Iterator[Pairs]] = {name: TASKS[name].cuts(data) for name in names}
     for number in range(cuts):
         for name in names:
+            cut = f"cut-{number}"
             pairs = next(waiting[name], None)
-            if pairs is None:
+            if pairs is None or (output / name / cut / "results.json").exists():
                 continue
-            cut, first = f"cut-{number}", results(output / name)
+            first = results(output / name)
             able = [c for c in who() if c.name not in without and (number == 0 or _may_lead(c, first))]
             with _running(output / name / cut, jobs) as running:
                 benchmark(pairs, output / name / cut, able, seeds=1, own_split=cut, **running)
