@@ -95,7 +95,7 @@ class DCCAE(_DCCAE):
 class HSCMAE(_HSCMAE):
     def __init__(
         self, *,
-        preset: Literal["default", "paper"] = ..., dim: int = ..., seed: int = ...,
+        preset: Literal["default", "paper", "paper-tuned"] = ..., dim: int = ..., seed: int = ...,
         pooling: Literal["mean", "max", "attention"] = ..., anchors_share: float = ..., anchors_rows: int = ...,
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_landmarks: int = ..., view_rank: int = ..., network_width: int = ..., network_depth: int = ...,
