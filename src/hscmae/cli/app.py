@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hscmae.cli import archive, compare, data, extract, pages, search, train
+from hscmae.cli import archive, compare, data, extract, pages, search, serve, train
 from hscmae.cli.output import say
 from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, printable
@@ -41,6 +41,7 @@ for title, module in (
     ("Model", train),
     ("Model", archive),
     ("Archive", search),
+    ("Archive", serve),
     ("Comparison", compare),
     ("Pages", pages),
 ):

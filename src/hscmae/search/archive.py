@@ -258,12 +258,10 @@ class Archive:
             if len(best) >= k or len(found.rows) < wanted + len(own):
                 break
             wanted *= 4
-        results = [self._result(rank, row, target, score) for rank, (row, score) in enumerate(best[:k], start=1)]
+        results = [self.result(rank, row, target, score) for rank, (row, score) in enumerate(best[:k], start=1)]
         return Answer(asked.text, asked.source, target, results)
 
-    def answers(
-        self, asked: Sequence[Query], k: int, to: str, *, index: Candidates | None = None
-    ) -> list[Answer]:
+    def answers(self, asked: Sequence[Query], k: int, to: str, *, index: Candidates | None = None) -> list[Answer]:
         """``answer_query`` to queries of one row each: the same answers, found together at the price of few."""
         z = np.concatenate([query.z for query in asked])  # (queries, dim)
         wanted = k + max(len(query.own) for query in asked)
@@ -462,7 +460,7 @@ class Archive:
 
     def _results(self, target: str, found: Found, k: int, own: set[int]) -> list[Result]:
         pairs = [(row, score) for row, score in zip(*(part.tolist() for part in found), strict=True) if row not in own]
-        return [self._result(rank, row, target, score) for rank, (row, score) in enumerate(pairs[:k], start=1)]
+        return [self.result(rank, row, target, score) for rank, (row, score) in enumerate(pairs[:k], start=1)]
 
     def _folded(self, target: str, pairs: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         """The best of each recording and of each set of near-duplicates."""
@@ -479,7 +477,8 @@ class Archive:
             kept.append((row, score))
         return kept
 
-    def _result(self, rank: int, row: int, target: str, score: float) -> Result:
+    def result(self, rank: int, row: int, target: str, score: float) -> Result:
+        """A row as a result."""
         name = self.clips.id(row)
         line = self.clips.media.get(name, {})
         _, start, end = split_id(self.clips.keys[row])
