@@ -72,6 +72,10 @@ class Jail:
             self.close()
             raise
 
+    def start(self) -> None:
+        """Start the child now, so that the first file does not wait for it."""
+        self._started()
+
     def interrupt(self) -> None:
         """Kill the child from another thread: who waits for it stops waiting."""
         if (child := self._child) is not None:

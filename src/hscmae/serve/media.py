@@ -139,6 +139,11 @@ class Media:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def warm(self) -> None:
+        """Start the decoders, which takes longer than a picture."""
+        for jail in self._jails:
+            jail.start()
+
     async def thumbnail(self, snapshot: Snapshot, row: int, place: Place) -> bytes:
         """A clip's picture, ``SIDE`` pixels square, as a JPEG file."""
         start, window = _span(snapshot, row)

@@ -41,6 +41,7 @@ class Snapshot:
         index: searched instead of the embeddings, if any.
         folder: of the archive, or the embedding store.
         facets: column -> value -> rows, ascending.
+        windows: whether clips are windows of longer recordings.
         complaint: why uploads cannot be compared with this archive, if they cannot.
     """
 
@@ -57,6 +58,7 @@ class Snapshot:
         for space in self.archive.spaces:
             self.archive.space(space)
         self.facets = _facets(self.archive)
+        self.windows = any(b"#t=" in key for key in self.archive.clips.keys)
         self.complaint = self._load_model()
         self.index = self._index(settings.index)
         if version_of(self.folder) != before:

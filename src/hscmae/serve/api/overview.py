@@ -91,6 +91,7 @@ def described(snapshot: Snapshot) -> dict[str, Any]:
         "dim": archive.dim,
         "built": None if built is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(built)),
         "hscmae": __version__,
+        "windows": snapshot.windows,
         "uploads": snapshot.complaint is None,
         "report": (snapshot.folder / REPORT).is_file(),
         "metrics": snapshot.about.get("metrics"),
