@@ -51,10 +51,10 @@ class AnswerOut(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "query": "dogs/rex",
+                    "query": "bark.ogg",
                     "from": "audio",
                     "to": "visual",
-                    "vector": None,
+                    "vector": "a87ec1553910.J7dGMbS6M7CgKCysvALO",
                     "more": False,
                     "results": [
                         {
