@@ -79,7 +79,9 @@ def test_searches_together_are_searches_alone(archive: Path, tmp_path: Path) -> 
         metrics = Metrics()
         searcher = Searcher(settings, metrics)
         found = await asyncio.gather(*(searcher.answer(snapshot, q, 5 + i % 7) for i, q in enumerate(queries)))
-        batches = next(s for m in metrics.registry.collect() for s in m.samples if s.name == "hscmae_search_batch_count")
+        batches = next(
+            s for m in metrics.registry.collect() for s in m.samples if s.name == "hscmae_search_batch_count"
+        )
         assert batches.value < 20
         searcher.close()
         return found
@@ -300,7 +302,9 @@ def test_the_page_and_the_api_page_need_nothing_from_elsewhere(client: TestClien
 def test_every_route_is_documented(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     routes = {"/api/search", "/api/embed", "/api/items/{id}", "/api/suspicious", "/healthz", "/readyz", "/metrics"}
-    assert routes | {f"/api/items/{{id}}/{part}" for part in ("thumbnail", "sound", "media")} <= document["paths"].keys()
+    assert (
+        routes | {f"/api/items/{{id}}/{part}" for part in ("thumbnail", "sound", "media")} <= document["paths"].keys()
+    )
     for methods in document["paths"].values():
         for route in methods.values():
             assert route["description"] and route["responses"]

@@ -19,7 +19,14 @@ from hscmae.serve.observe import JsonLines, log
 from hscmae.serve.settings import Settings
 
 TOKEN = "correct horse battery staple"
-CLOSED = ["/api/search?id=high/01", "/api/items/high%2F01", "/api/about", "/metrics", "/report", "/api/decisions/export"]
+CLOSED = [
+    "/api/search?id=high/01",
+    "/api/items/high%2F01",
+    "/api/about",
+    "/metrics",
+    "/report",
+    "/api/decisions/export",
+]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,9 @@ def test_other_sites_pages_get_and_change_nothing(client: TestClient) -> None:
     answer = client.post("/api/decisions", content=json.dumps(decision), headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422
     assert client.get("/api/decisions").json() == []
-    assert client.post("/api/decisions", json={**decision, "decision": None}, headers={"Origin": LOCAL}).status_code == 200
+    assert (
+        client.post("/api/decisions", json={**decision, "decision": None}, headers={"Origin": LOCAL}).status_code == 200
+    )
 
 
 def test_every_answer_ties_the_browsers_hands(client: TestClient) -> None:

@@ -62,7 +62,7 @@ def serve(
     """A page to hear, see, search and judge an archive, and its HTTP API."""
     from hscmae.extras import require
 
-    for module in ("fastapi", "uvicorn", "multipart", "prometheus_client", "sklearn"):
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "sklearn"):
         require(module, "serve")
 
     from hscmae.serve.app import create_app

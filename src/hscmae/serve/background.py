@@ -106,6 +106,7 @@ class Background:
         except asyncio.CancelledError:
             with suppress(ProcessLookupError):
                 child.kill()
+            await child.wait()
             raise
         if child.returncode:
             raise ValueError((said.decode(errors="replace").strip().splitlines() or ["it crashed"])[-1][:300])

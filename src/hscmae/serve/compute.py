@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hscmae.audit import audit
 from hscmae.data.store import open_store
 from hscmae.errors import HscmaeError
+from hscmae.extract.jail import die_with_parent
 from hscmae.extras import require
 from hscmae.files import write_atomic
 from hscmae.methods import load
@@ -149,6 +150,7 @@ KINDS = {"suspicious": suspicious, "map": picture}
 
 def main(arguments: list[str]) -> int:
     kind, folder, output = arguments
+    die_with_parent()
     os.nice(10)
     try:
         write_atomic(Path(output), KINDS[kind](Path(folder)))
