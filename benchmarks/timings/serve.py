@@ -162,7 +162,7 @@ async def health(port: int, size: int) -> float:
         f"POST /api/search HTTP/1.1\r\n{HEAD}Content-Type: multipart/form-data; boundary=x\r\n"
         f'Content-Length: {size}\r\n\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     )
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    _reader, writer = await asyncio.open_connection("127.0.0.1", port)
     slowest, ended = 0.0, False
 
     async def send() -> None:

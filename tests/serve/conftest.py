@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-for _module in ("fastapi", "uvicorn", "httpx", "prometheus_client", "av", "sklearn"):
-    pytest.importorskip(_module)
-
 from fastapi.testclient import TestClient
-from serve.serving import LOCAL, make_archive
 
 from hscmae.serve.app import create_app
 from hscmae.serve.settings import Settings
+from serve.serving import LOCAL, make_archive
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ LOCAL = "http://127.0.0.1"
 
 
 def make_archive(folder: Path) -> Path:
-    """``folder/archive`` of ``folder/media``: sounds of a pitch with pictures of a colour, one video, one of windows."""
+    """``folder/archive`` of ``folder/media``: sounds with pictures, a video, a sound of several windows."""
     media = folder / "media"
     for name in ("high", "low"):
         (media / name).mkdir(parents=True)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from serve.serving import CLIPS, until
 
 from hscmae.data.splits import read_ids
 from hscmae.search import Archive
@@ -25,6 +24,7 @@ from hscmae.serve.problems import Problem
 from hscmae.serve.searching import Searcher, shared_neighbours
 from hscmae.serve.settings import Settings
 from hscmae.serve.snapshot import Snapshot
+from serve.serving import CLIPS, until
 
 ROWS = CLIPS + 1 + 3  # the video, and three windows
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from serve.serving import LOCAL
 
 from hscmae.cli import main
 from hscmae.errors import InputError
@@ -17,6 +16,7 @@ from hscmae.serve.app import create_app
 from hscmae.serve.guard import COOKIE
 from hscmae.serve.observe import JsonLines, log
 from hscmae.serve.settings import Settings
+from serve.serving import LOCAL
 
 TOKEN = "correct horse battery staple"
 CLOSED = [

@@ -18,12 +18,12 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from serve.serving import LOCAL, copied
 
 from hscmae.serve.app import create_app
 from hscmae.serve.settings import Settings
 from hscmae.serve.sniff import agrees, ending_of
 from hscmae.serve.uploads import safe_name
+from serve.serving import LOCAL, copied
 
 FINE = {200, 400, 408, 409, 413, 415, 422, 503}
 SECRET = "the secret of the outside"
@@ -327,7 +327,7 @@ def described(client: TestClient, examples: int) -> None:
 
         @given(case=operation.as_strategy())
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-        def ask(case: Any) -> None:
+        def ask(case: Any, operation: Any = operation) -> None:
             made = case.as_transport_kwargs(base_url=LOCAL)
             made.pop("cookies", None)
             files = made.pop("files", None)

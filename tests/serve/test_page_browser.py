@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve.serving import CLIPS, Process, served
 
 from hscmae.data.splits import read_ids
+from serve.serving import CLIPS, Process, served
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -194,7 +194,7 @@ def test_the_map_is_hovered_over_and_circled(seen: Seen) -> None:
     box = seen.page.query_selector("#canvas").bounding_box()
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     found = False
-    for k in range(0, 100):  # somewhere on the way across there is a dot
+    for k in range(100):  # somewhere on the way across there is a dot
         seen.page.mouse.move(
             box["x"] + box["width"] * (k % 10 + 0.5) / 10, box["y"] + box["height"] * (k // 10 + 0.5) / 10
         )

@@ -1,4 +1,4 @@
-"""The server as a process: slow clients, overload, being stopped and killed, and an archive that is rebuilt under it."""
+"""The server as a process: slow clients, being stopped and killed, and an archive that is rebuilt under it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from serve.serving import LIGHT, Process, copied, served, until
 
 from hscmae.cli import main
 from hscmae.serve.decisions import NAME
+from serve.serving import LIGHT, Process, copied, served, until
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def answer_of(connection: socket.socket, seconds: float = 20) -> bytes:
     try:
         while part := connection.recv(65536):
             content += part
-            if content.startswith(b"HTTP/1.1 4") and content.endswith(b"}"):
+            if content.startswith(b"HTTP/1.1 4") and content.endswith((b"}", b"received.")):
                 break
     except ConnectionResetError:
         pass
@@ -49,6 +49,7 @@ def answer_of(connection: socket.socket, seconds: float = 20) -> bytes:
 
 
 HEAD = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
 
 
 def test_a_body_is_measured_before_it_is_parsed(process: Process) -> None:
@@ -76,11 +77,20 @@ def test_long_addresses_and_headers_end_the_request(process: Process) -> None:
     assert process.get("/healthz").status_code == 200
 
 
+def test_a_request_with_two_lengths_is_refused(process: Process) -> None:
+    both = raw(
+        process, HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+    )
+    assert b" 400 " in answer_of(both).split(b"\r\n")[0]
+    twice = raw(process, HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde")
+    assert b" 400 " in answer_of(twice).split(b"\r\n")[0]
+
+
 def test_slow_clients_are_let_go_and_stop_nobody(process: Process) -> None:
     """Headers and bodies that come by the byte: each connection ends, others are served meanwhile."""
-    still = raw(process, HEAD + b"Content-Length: 100000\r\n\r\n-")
+    still = raw(process, HEAD + b"Content-Length: 100000\r\n\r\n" + PART)
     heads = [raw(process, b"GET /healthz HTTP/1.1\r\nHost: local") for _ in range(100)]
-    bodies = [raw(process, HEAD + b"Content-Length: 100000\r\n\r\n-") for _ in range(100)]
+    bodies = [raw(process, HEAD + b"Content-Length: 100000\r\n\r\n" + PART) for _ in range(100)]
     began, slowest = time.monotonic(), 0.0
     while time.monotonic() - began < 13:
         for connection in (*heads, *bodies):
@@ -119,7 +129,7 @@ def test_memory_stays_flat(process: Process) -> None:
     for k in range(300):
         process.get(f"/api/search?id=high/{2 * (k % 30) + 1:02d}&k=50")
     before = server.memory_info().rss
-    for k in range(1500):
+    for k in range(1000):
         process.get(f"/api/search?id=high/{2 * (k % 30) + 1:02d}&k=50")
     assert server.memory_info().rss - before < 20e6
 
@@ -148,7 +158,7 @@ def test_stopping_lets_requests_finish(archive: Path, tmp_path: Path) -> None:
 def test_no_confirmed_decision_is_lost_to_kill_9(archive: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     confirmed: dict[str, str | None] = {}
-    for round_ in range(3):
+    for round_ in range(2):
         with served(archive, tmp_path, "--state", str(state)) as process:
             kept = {d["id"]: d["decision"] for d in process.get("/api/decisions").json()}
             # What was under way at the kill may have been kept as well; everything confirmed was.
@@ -209,20 +219,19 @@ def test_a_rebuilt_archive_is_taken_over_without_a_failed_request(archive: Path,
 
 
 def test_decisions_train_the_next_model(archive: Path, tmp_path: Path) -> None:
-    with copied(archive, tmp_path) as here:
-        with served(here, tmp_path) as process:
-            dropped = ["high/01", "low/02", "low/04"]
-            for name in dropped:
-                process.post("/api/decisions", json={"id": name, "decision": "drop"})
-            (tmp_path / "exclude-ids.txt").write_bytes(process.get("/api/decisions/export").content)
-            before = process.get("/api/about").json()
-            command = ["build", "--output", str(here), "--retrain", "--exclude-ids", str(tmp_path / "exclude-ids.txt")]
-            assert subprocess.run([sys.executable, "-m", "hscmae", *command], capture_output=True).returncode == 0
-            after = until(lambda: (a := process.get("/api/about").json())["version"] != before["version"] and a, 60)
-            assert after["model"]["excluded"] == "exclude-ids.txt" and after["model"]["method"] == "hscmae"
-            assert after["model"]["training"]["rows"] == before["clips"] - len(dropped)
-            assert process.get("/api/search?id=high/01").status_code == 200  # still in the archive
-            assert {d["id"] for d in process.get("/api/decisions").json()} == set(dropped)
+    with copied(archive, tmp_path) as here, served(here, tmp_path) as process:
+        dropped = ["high/01", "low/02", "low/04"]
+        for name in dropped:
+            process.post("/api/decisions", json={"id": name, "decision": "drop"})
+        (tmp_path / "exclude-ids.txt").write_bytes(process.get("/api/decisions/export").content)
+        before = process.get("/api/about").json()
+        command = ["build", "--output", str(here), "--retrain", "--exclude-ids", str(tmp_path / "exclude-ids.txt")]
+        assert subprocess.run([sys.executable, "-m", "hscmae", *command], capture_output=True).returncode == 0
+        after = until(lambda: (a := process.get("/api/about").json())["version"] != before["version"] and a, 60)
+        assert after["model"]["excluded"] == "exclude-ids.txt" and after["model"]["method"] == "hscmae"
+        assert after["model"]["training"]["rows"] == before["clips"] - len(dropped)
+        assert process.get("/api/search?id=high/01").status_code == 200  # still in the archive
+        assert {d["id"] for d in process.get("/api/decisions").json()} == set(dropped)
 
 
 def test_an_index_is_searched_instead(archive: Path, tmp_path: Path) -> None:
