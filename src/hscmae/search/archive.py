@@ -248,8 +248,7 @@ class Archive:
         rows = self._rows(target, self.clips.where(where) if among is None else among)
         own = set(asked.own)
         if group:
-            recordings = {self.clips.recording(row) for row in own}
-            own |= {row for row in range(len(self)) if own and self.clips.recording(row) in recordings}
+            own |= {other for row in asked.own for other in self.clips.windows_of[self.clips.recording(row)]}
         wanted = k
         while True:
             found = self._nearest(target, asked.z, wanted + len(own), rows, where, index)
