@@ -17,7 +17,7 @@ function kind(schema) {
 const cell = (name, text) => make(name, { class: "words" }, text);
 
 function table(head, rows) {
-  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": head.join(", ") }, make("table", {}, make("thead", {}, make("tr", {}, ...head.map((h) => cell("th", h)))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text) => cell("td", text)))))));
+  return make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": head.join(", ") }, make("table", {}, make("thead", {}, make("tr", {}, ...head.map((h) => cell("th", h)))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text) => cell("td", text)))))));
 }
 
 function example(method, path, route) {
@@ -49,7 +49,7 @@ async function show() {
       const good = ((route.responses["200"] || {}).content || {})["application/json"];
       const schema = good && followed(document_, good.schema);
       if (schema && schema.properties) section.append(table(["answer", "type"], Object.entries(schema.properties).map(([name, s]) => [name, kind(s)])));
-      section.append(make("p", {}, "For example:"), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Example" }, make("code", {}, example(method, path, route))));
+      section.append(make("p", {}, "For example:"), make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Example" }, make("code", {}, example(method, path, route))));
       $("routes").append(section);
     }
   }
