@@ -16,7 +16,7 @@ demo: .venv  ## the main job on its embedded default, offline
 	$(BIN)/hscmae demo --output demo --overwrite
 
 test: .venv  ## the tests, in a few minutes
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-long: .venv  ## thousands of cases
 	$(BIN)/pytest -m long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -113,3 +114,8 @@ def test_the_extrapolation_rests_on_counted_work() -> None:
         assert step > found["fixed_seconds"][name] + arithmetic / found["utilisation"][name]
         assert found["epoch_seconds"][name] >= found["read_seconds"]
     assert found["store_gb"] == pytest.approx(100e6 * 1152 * 2 / 1e9)
+
+
+@pytest.mark.parametrize("module", sorted(TIMINGS.parent.glob("*/*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_can_be_started(module):
+    importlib.import_module(f"benchmarks.{module.parent.name}.{module.stem}")

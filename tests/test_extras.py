@@ -15,7 +15,7 @@ def test_gives_the_module():
 @pytest.mark.parametrize("name", ["no_such_module", "no_such_package.inner", "json.no_such_part"])
 def test_missing_module_names_the_extra(name):
     with pytest.raises(
-        InputError, match=rf"{name} is not installed: pip install .*'av>=14'.* 'pillow>=10' \(extra media\)"
+        InputError, match=rf"{name} is not installed: pip install .*'av>=14'.* 'pillow>=10'.* \(extra media\)"
     ):
         require(name, "media")
 

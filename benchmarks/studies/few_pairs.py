@@ -1,6 +1,6 @@
 """Methods side by side on few training pairs, on development splits of the training rows alone.
 
-    python benchmarks/studies/few_pairs.py ../shared/data/mfeat.h5 "ridge-cca" "hscmae affinity.k=10" --rows 30 100 300
+    python -m benchmarks.studies.few_pairs ../shared/data/mfeat.h5 "ridge-cca" "hscmae affinity.k=10" --rows 30 100 300
 
 Each quoted argument is a method and its settings. Labels are used to report, never to train; the file's own test rows
 are never read. mAP by method and number of training pairs, the mean over splits and the ratio to the first method.
@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from starts import development
 
 import hscmae
+from benchmarks.studies.tasks import development
 from hscmae.methods import get_method
 from hscmae.runs import settings_from
 

@@ -1,6 +1,6 @@
 """Real sounds and pictures, an increasing share of the training pairs wrong: the README's first figure, by one command.
 
-    python benchmarks/studies/real_media.py [../shared/media] [--permutations 10] [--output docs]
+    python -m benchmarks.studies.real_media [../shared/media] [--permutations 10] [--output docs]
 
 Features of YAMNet and EfficientNet-Lite0; every method is trained on folds 1 to 4 without labels, as it comes, with a
 share of the sounds permuted among the training clips, and tested on fold 5, whose recordings are others. Intervals are
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hscmae.data.damage import with_wrong_pairs
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.benchmark.plots import COLOURS, OURS, draw
 from hscmae.data.pairs import Pairs
 from hscmae.evaluation.protocol import evaluate
@@ -185,7 +185,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "# Real sounds and pictures, wrongly paired",
         "",
         f"mAP on 40 clips of other recordings (both ways averaged), mean of {count} permutations with 95% intervals of "
-        "the mean; 160 unlabelled training pairs of five kinds. `python benchmarks/studies/real_media.py`.",
+        "the mean; 160 unlabelled training pairs of five kinds. `python -m benchmarks.studies.real_media`.",
         "",
         "| method | " + " | ".join(f"{share:.0%} wrong" for share in SHARES) + " |",
         "|---|" + "---|" * len(SHARES),

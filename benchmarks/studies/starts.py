@@ -1,6 +1,6 @@
 """What could be chosen, and what would choose it: steps by shares of anchors, on splits of the training rows alone.
 
-    python benchmarks/studies/starts.py ../shared/data/mfeat.h5 "" "masking.spread=0" --splits 2 --output FILE.csv
+    python -m benchmarks.studies.starts ../shared/data/mfeat.h5 "" "masking.spread=0" --splits 2 --output FILE.csv
 
 One training a variant and split; at each measured step and for each share of anchors the mAP on development rows (the
 file's test rows are never read) and the label-free criteria on held-out pairs.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import numpy as np
 import torch
 
 import hscmae
+from benchmarks.studies.tasks import development
 from hscmae.data.pairs import Pairs
-from hscmae.data.splits import holdout
-from hscmae.evaluation.metrics import evaluate_embeddings
+from hscmae.evaluation.retrieval import Retrieval
 from hscmae.evaluation.selection import (
     alignment_gap,
     effective_rank,
@@ -39,13 +38,6 @@ from hscmae.training.features import Features
 
 SHARES = (0.0, 0.3, 0.6)
 TAUS = (0.1,)
-
-
-def development(pairs: Pairs, split: int) -> Pairs:
-    """The training rows alone, a fifth of them held out by id hash under a key of the split's own."""
-    train = pairs if pairs.split is None else pairs.take(pairs.rows_of("train"))
-    keyed = np.array([f"{split}/".encode() + clip for clip in train.ids.tolist()], dtype=np.bytes_)
-    return replace(train, split=holdout(keyed, "id-hash:0.2"))
 
 
 def append(output: Path, where: dict[str, Any], **row: Any) -> None:
@@ -91,7 +83,7 @@ class Watched(HSCMAE):
                         part=self.part,
                         share=share,
                         tau=tau,
-                        map=evaluate_embeddings(out["test"], labels, bootstrap=0)["avg/mAP"],
+                        map=Retrieval(out["test"], labels).metrics(bootstrap=0)["avg/mAP"],
                         mutual=agree,
                         feature=alike,
                         grounded=agree * alike**0.5,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import make_pairs
-from hscmae.benchmark.ablation import PARTS, sweep, variants
+from hscmae.benchmark.ablation import ALONGSIDE, PARTS, sweep, variants
 from hscmae.benchmark.jobs import Contender
 from hscmae.benchmark.spaces import defaults
 from hscmae.cli import main
@@ -40,7 +40,7 @@ def test_each_variant_changes_its_part_alone_and_none_is_the_whole() -> None:
     assert whole.part == "whole"
     change = {label: settings for _, label, settings in PARTS}
     for c in others:
-        expected = change[c.name] if c.name in change else {c.part: value_swept(c)}
+        expected = change[c.name] if c.name in change else {c.part: value_swept(c), **ALONGSIDE.get(c.part, {})}
         assert changed(c) and changed(c).items() <= expected.items()
     assert len({c.name for c in others}) == len(others)
     parts = {c.part for c in others}
@@ -60,10 +60,12 @@ def test_every_part_can_be_taken_from_any_base(base: dict[str, Any]) -> None:
         get_method(c.method).from_settings(c.settings, c.preset)
 
 
-def test_a_sweep_takes_the_base_as_one_of_its_points() -> None:
-    who = variants(BASE.changed({"masking": {"ratio": 0.4}}), ["masking.ratio"])
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+def test_a_sweep_takes_the_base_as_one_of_its_points_where_it_is_one(spread: float) -> None:
+    who = variants(BASE.changed({"masking": {"ratio": 0.4, "spread": spread}}), ["masking.ratio"])
     records = [
         {"method": c.name, "split": s, "seed": i, "avg/mAP": 0.1 * i + (0.01 if s == "b" else 0.0)}
+        | ({"avg/mAP": 9.0} if spread and c.part == "whole" else {})
         for c in who
         for s in "ab"
         for i in (1, 2)

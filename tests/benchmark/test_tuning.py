@@ -36,7 +36,7 @@ def test_no_labels_no_test_rows_and_resume(tmp_path: Path, monkeypatch: pytest.M
     trials = trials_of(tmp_path / "a")
     assert [t["trial"] for t in trials] == list(range(5))
     assert trials[0]["params"] == {}
-    assert found["best"] == max(t["score"] for t in trials) >= found["default"]
+    assert found["best"] == tuning.best_of(trials)["score"] >= found["default"]
     assert len({t["score"] for t in trials}) > 1
 
     rng = np.random.default_rng(0)
@@ -52,6 +52,23 @@ def test_no_labels_no_test_rows_and_resume(tmp_path: Path, monkeypatch: pytest.M
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
     tuning.tune(pairs, tmp_path / "a", who, 5, threads=1, resume=True)
     assert trials_of(tmp_path / "a") == trials
+
+
+def test_a_trial_takes_the_default_s_place_only_by_more_than_a_standard_error() -> None:
+    def trial(number: int, each: list[float]) -> dict[str, Any]:
+        return {"trial": number, "status": "ok", "method": "m", "score": float(np.mean(each)), "each": each}
+
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.3, 0.1, 200)
+    noise = trial(1, (base + rng.normal(0.004, 0.1, 200)).tolist())
+    clear = trial(2, (base + 0.003 + rng.normal(0, 0.001, 200)).tolist())
+    start = trial(0, base.tolist())
+    assert tuning.best_of([start, noise])["trial"] == 0
+    assert tuning.best_of([start, noise, clear])["trial"] == 2
+    assert tuning.best_of([trial(0, base.tolist()) | {"status": "failed", "error": ""}, noise, clear])["trial"] in (
+        1,
+        2,
+    )
 
 
 def test_the_verb_writes_a_config_that_trains(tmp_path: Path, capsys: Any) -> None:

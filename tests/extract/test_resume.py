@@ -278,9 +278,17 @@ def test_stopping_does_not_wait_for_a_file_that_hangs(media, tmp_path, monkeypat
     def stops(clips, *rest):
         real(clips, *rest).close()  # before anything is begun
         running = real(clips, *rest)
-        timer = threading.Timer(1.0, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
-        timer.start()
-        yield from running
+        threading.Thread(target=interrupt, daemon=True).start()
+        try:
+            yield from running
+        finally:
+            stopped.set()
+
+    def interrupt():
+        while not stopped.wait(1.0):  # again: one that arrives within a finaliser is lost
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    stopped = threading.Event()
 
     real = jobs.describe_all
     monkeypatch.setattr(jobs, "describe_all", stops)

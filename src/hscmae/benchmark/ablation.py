@@ -74,6 +74,9 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "training.batch_size": (64, 128, 256, 512, 1024),
 }
 
+# What a swept value needs beside it to mean what it says.
+ALONGSIDE: dict[str, dict[str, Any]] = {"masking.ratio": {"masking.spread": 0.0}}
+
 
 def variants(base: Contender, parts: Sequence[str] = (), *, sensitivity: bool = False) -> list[Contender]:
     """The base and its variants.
@@ -93,7 +96,9 @@ def variants(base: Contender, parts: Sequence[str] = (), *, sensitivity: bool = 
     changes = [(part, label, change) for part, label, change in PARTS if not parts or part in parts]
     for setting, values in SWEEPS.items():
         if sensitivity or setting in parts:
-            changes += [(setting, f"{setting}={value:g}", {setting: value}) for value in values]
+            changes += [
+                (setting, f"{setting}={value:g}", {setting: value, **ALONGSIDE.get(setting, {})}) for value in values
+            ]
     method = get_method(base.method)
     whole = method.from_settings(base.settings, base.preset).config
     found = [replace(base, part="whole")]
@@ -172,8 +177,9 @@ def sweep(records: Sequence[Record], who: Sequence[Contender], setting: str, met
     """
     points: dict[float, list[float]] = {}
     (default,) = defaults(who[0], [setting]).values()
+    beside = ALONGSIDE.get(setting, {})
     for c in who:
-        if c.part not in ("whole", setting):
+        if c.part not in ("whole", setting) or defaults(c, beside) != beside:
             continue
         by_seed: dict[int, list[float]] = {}
         for r in records:

@@ -32,6 +32,7 @@ RANGES: dict[str, Range] = {
     "tau": Range(0.02, 0.5),
     "hops": Range(1, 3, log=False),
     "bandwidth": Range(0.1, 10.0),
+    "view.bandwidth": Range(0.3, 3.0),
     "training.lr": Range(1e-4, 1e-2),
     "network.dropout": Range(0.0, 0.8, log=False),
     "network.branch_scale": Range(0.03, 1.0),
@@ -67,6 +68,8 @@ def space(contender: Contender) -> dict[str, Range]:
     without = set(DEFINED_BY.get(contender.method, ()))
     without |= {name for name in RANGES if name.endswith("_weight") and value.get(name) == 0}
     without |= {name for name in ("ridge", "warm_start.ridge") if value.get(name) == 0}  # chosen in the fit itself
+    if value.get("view.kind") == "linear":
+        without.add("view.bandwidth")
     if value.get("head.final") is False and not value.get("head.refresh"):
         without.add("head.ridge")
     if value.get("warm_start.kind", "none") == "none":

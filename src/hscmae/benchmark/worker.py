@@ -31,7 +31,7 @@ from hscmae.data.splits import resplit, validation_rows
 from hscmae.data.store import open_store
 from hscmae.errors import HscmaeError, InputError
 from hscmae.evaluation.retrieval import Retrieval
-from hscmae.evaluation.selection import grounded_knn
+from hscmae.evaluation.selection import grounded_rows, nearest
 from hscmae.evaluation.structure import structure
 from hscmae.evaluation.supervised import evaluate_supervised
 from hscmae.files import write_atomic
@@ -79,7 +79,7 @@ def run(job: Job, pairs: Pairs) -> dict[str, Any]:
 
 
 def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
-    """The criterion on held-out training pairs; test rows and labels are taken away before anything else."""
+    """The criterion on held-out training pairs, and each one's part; test rows and labels are taken away first."""
     assert pairs.split is not None
     pairs = pairs.take(np.flatnonzero(pairs.split != b"test")).without_labels()
     if not np.any(pairs.split == b"val"):
@@ -96,7 +96,10 @@ def _trial(job: Job, pairs: Pairs) -> dict[str, Any]:
         settings = merge(settings, {"training": {"refit": False}})
     model, cost = _fit(replace(job.contender, settings=settings), pairs, job.seed)
     features = [model.scalers_[m].apply(x) for m, x in held_out.pooled().features.items()]
-    return {"score": grounded_knn(*model.embed_pairs(held_out).values(), *features), **cost}
+    near_x, near_y = (nearest(x, max(1, len(x) // 10)) for x in features)
+    a, v = model.embed_pairs(held_out).values()
+    each = grounded_rows(a, v, near_x, near_y)
+    return {"score": float(each.mean()), "each": [round(x, 6) for x in each.tolist()], **cost}
 
 
 def _test(job: Job, pairs: Pairs) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class FaissBackend(Backend):
         self, space: str, queries: Float32Array, k: int, where: Sequence[str] = ()
     ) -> list[list[tuple[str, float]]]:
         graph, members = self._graphs[space], self._members[space]
-        usable = self._alive[members]
+        everything = not where and bool(self._alive.all())
+        usable = np.ones(len(members), bool) if everything else self._alive[members]
         for tag in where:
             usable &= self._with(tag)[members]
         total = int(usable.sum())
@@ -103,13 +104,10 @@ class FaissBackend(Backend):
         chosen = {} if bits is None else {"sel": self._faiss.IDSelectorBitmap(len(usable), self._faiss.swig_ptr(bits))}
         effort = self._faiss.SearchParametersHNSW(efSearch=max(self.effort[space], 2 * k), **chosen)
         scores, at = graph.search(queries, k, params=effort)  # (q, k) each
-        whole = (at >= 0).all(axis=1).tolist()
-        slots, values = members[at].tolist(), scores.tolist()
-        found = [
-            [(self._ids[slot], score) for slot, score in zip(*both, strict=True)] if complete else []
-            for complete, *both in zip(whole, slots, values, strict=True)
-        ]
-        short = [place for place, results in enumerate(found) if not results]  # a filter left islands
+        names = map(self._ids.__getitem__, members[at].ravel().tolist())
+        listed = list(zip(names, scores.ravel().tolist(), strict=True))
+        found = [listed[start : start + k] for start in range(0, len(listed), k)]
+        short = np.flatnonzero((at < 0).any(axis=1)).tolist()  # a filter left islands
         if short:
             rest = self._one_by_one(space, queries[short], k, np.flatnonzero(usable))
             for place, results in zip(short, rest, strict=True):
