@@ -109,10 +109,11 @@ for (const dialog of document.querySelectorAll("dialog")) {
 
 const href = (clip, from) => `#search?${new URLSearchParams(from ? { id: clip.id, from } : { id: clip.id })}`;
 
-// A tile. `options`: from (the modality to search by), why (what to do when asked why), wanted (the modality found).
+// A tile. `options`: from (the modality to search by), why (what to do when asked why), wanted (the modality found),
+// tag (of the element).
 export function tile(clip, options = {}) {
   const name = when(clip);
-  const li = make("li", { class: `tile${options.wanted ? " wanted-" + options.wanted : ""}` });
+  const li = make(options.tag || "li", { class: `tile${options.wanted ? " wanted-" + options.wanted : ""}` });
   if (options.score !== undefined) {
     const full = Math.max(0, Math.min(1, options.score)) * 100;
     const fill = make("i");

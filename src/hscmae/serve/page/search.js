@@ -104,7 +104,7 @@ async function controls() {
     try {
       const clip = await get(item(state.get("id")));
       has = clip.modalities;
-      place.append(tile(clip, { bare: true }));
+      place.append(tile(clip, { bare: true, tag: "div" }));
     } catch (error) { say(error.message, true); return; }
   } else if (held && held.vector === state.get("vector")) {
     const card = make("div", { class: "tile" });
