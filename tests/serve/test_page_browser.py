@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from hscmae.cli import main
 from hscmae.data.splits import read_ids
 from serve.serving import CLIPS, Process, served
 
+MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -273,6 +275,42 @@ def test_everybody_can_use_it(browser: Any, process: Process, scheme: str, width
         )
         assert violations.violations_count == 0, (tab, violations.generate_report())
         assert found.page.evaluate("document.documentElement.scrollWidth") <= width, tab
+        found.settled()
+        found.page.context.close()
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_real_sounds_find_real_pictures(browser: Any, tmp_path: Path) -> None:
+    """An archive of ../shared/media: the sound of a dog finds dogs."""
+    if not MEDIA.is_dir():
+        pytest.skip("needs the real media in ../shared/media")
+    command = ["build", str(MEDIA), "--output", str(tmp_path / "archive"), "--labels", str(MEDIA / "labels.csv")]
+    assert main([*command, "--weights", str(MEDIA.parent / "models")]) == 0
+    with served(tmp_path / "archive", tmp_path) as process:
+        found = visit(browser, process, "")
+        for kind in ("dalmatian", "watch", "helicopter"):
+            found.open("#search")
+            drop(found, next(iter(sorted(MEDIA.rglob(f"{kind}-3*.ogg")))), "audio/ogg")
+            found.until(RESULTS)
+            labels = [e.inner_text() for e in found.page.query_selector_all("#results .classes")[:10]]
+            assert labels.count(kind) >= 8, labels
+        found.settled()
+        found.page.context.close()
+
+
+@pytest.mark.long
+def test_the_demo_is_served_as_it_says(browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--clips", "200", "--output", str(tmp_path / "demo")]) == 0
+    verb, folder = capsys.readouterr().out.strip().splitlines()[-1].split()[1:]
+    assert verb == "serve"
+    with served(Path(folder), tmp_path) as process:
+        found = visit(browser, process, "")
+        drop(found, next(iter(sorted((tmp_path / "demo" / "media").glob("*.wav")))), "audio/wav")
+        found.until(RESULTS)
+        found.until("document.querySelectorAll('#results img').length > 4")
+        found.open("#pairs")
+        found.until("!document.getElementById('pairs-body').hidden", 120)
         found.settled()
         found.page.context.close()
 

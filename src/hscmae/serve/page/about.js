@@ -20,7 +20,7 @@ export function show(about) {
     ["built", about.built ? new Date(about.built).toLocaleDateString("en", { year: "numeric", month: "short", day: "numeric" }) : "?", about.built || ""],
   ];
   for (const [name, value] of Object.entries(about.metrics || {})) {
-    if (typeof value === "number" && ["avg/mAP", "avg/R@10"].includes(name)) facts.push([name.replace("avg/", ""), value.toFixed(3), "on all clips, both directions: how well the model knows its own archive"]);
+    if (typeof value === "number" && ["avg/mAP", "avg/R@10"].includes(name)) facts.push([name.replace("avg/", ""), value.toFixed(3), about.metrics.split === "all" ? "on all clips, those that it learned from included" : `on the clips of split ${about.metrics.split}`]);
   }
   $("facts").replaceChildren(...facts.map(([name, value, remark]) => make("div", {}, make("dt", {}, name), make("dd", {}, value), make("dd", {}, remark))));
   const model = about.model;
