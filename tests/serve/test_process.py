@@ -56,7 +56,7 @@ def test_a_body_is_measured_before_it_is_parsed(process: Process) -> None:
     announced = raw(process, HEAD + b"Content-Length: 2000001\r\n\r\n")
     answer = answer_of(announced)
     assert b" 413 " in answer.split(b"\r\n")[0] and b"2 MB" in answer
-    chunked = raw(process, HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    chunked = raw(process, HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(PART), PART))
     part = b"10000\r\n" + bytes(65536) + b"\r\n"
     try:
         for _ in range(64):
