@@ -307,6 +307,12 @@ def described(client: TestClient, examples: int) -> None:
     alive(client)
 
 
+def as_file(value: Any) -> tuple[str | None, bytes]:
+    """A part of a form, whatever it was generated of."""
+    name, content = value[:2] if isinstance(value, tuple) else ("file", value)
+    return name, content if isinstance(content, bytes) else str(content).encode("utf-8", "replace")
+
+
 def fuzz(client: TestClient, operation: Any, examples: int) -> None:
     promised = operation.definition.raw["responses"].keys() | {"404", "405", "414", "415"}
 
@@ -315,7 +321,11 @@ def fuzz(client: TestClient, operation: Any, examples: int) -> None:
     def ask(case: Any) -> None:
         made = case.as_transport_kwargs(base_url=LOCAL)
         content = made.get("data") if isinstance(made.get("data"), (bytes, str)) else None
-        given_ = {key: made.get(key) for key in ("params", "headers", "json", "files")}
+        given_ = {key: made.get(key) for key in ("params", "headers", "json")}
+        if (files := made.get("files")) is not None:
+            given_["files"] = [
+                (name, as_file(value)) for name, value in (files.items() if isinstance(files, dict) else files)
+            ]
         try:
             answer = client.request(made["method"], made["url"].removeprefix(LOCAL), content=content, **given_)
         except (ValueError, TypeError):
