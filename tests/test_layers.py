@@ -23,8 +23,8 @@ LAYERS = (
     "audit embedding hub runs",
     "ray_engine",
     "benchmark report",
-    "demo",
-    "search serve",
+    "search",
+    "demo serve",
     "cli",
     "__init__ __main__",
 )

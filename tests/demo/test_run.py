@@ -18,6 +18,7 @@ from hscmae.demo.corpus import read_truth
 from hscmae.errors import InputError
 from hscmae.evaluation.protocol import evaluate
 from hscmae.methods import load
+from hscmae.search import Archive
 
 pytest.importorskip("av", reason="needs the extra media")
 CLIPS = 100
@@ -40,11 +41,21 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 def test_it_leaves_media_features_a_model_and_a_report(done: Done) -> None:
-    assert {path.name for path in done.folder.iterdir()} == {"demo.json", "media", "features", "run", "report.html"}
+    left = {"demo.json", "archive.json", "media", "features", "run", "embeddings", "report.html"}
+    assert {path.name for path in done.folder.iterdir()} == left
     pairs = read(done.folder / "features")
     assert len(pairs) == CLIPS == len(read_truth(done.folder / "media"))
     assert pairs.labels is not None and set(pairs.split.tolist()) == {b"train", b"test"}
     assert (done.folder / "run" / "metrics.jsonl").read_text().count("\n") > 10
+
+
+def test_it_is_an_archive_that_is_searched_by_its_media(done: Done) -> None:
+    with Archive.open(done.folder) as archive:
+        clip = next(clip for clip in read_truth(done.folder / "media") if not clip.video and not clip.silent)
+        by_id = archive.search(clip.id, 5, from_="audio")
+        by_file = archive.search(done.folder / "media" / f"{clip.id}.wav", 5)
+        assert [r.id for r in by_id] == [r.id for r in by_file]
+        assert archive.file(by_id[0]) is not None
 
 
 def test_every_method_is_evaluated_on_the_same_test_clips(done: Done) -> None:
@@ -125,7 +136,7 @@ def test_the_command_prints_a_table_and_what_to_try_next(
         assert f"{result.metrics['avg/mAP']:.3f}" in printed
     assert f"{done.folder}/report.html" in printed
     commands = [line.split() for line in printed.splitlines() if line.startswith("  hscmae")]
-    assert [c[1] for c in commands] == ["inspect", "evaluate", "report", "train"]
+    assert [c[1] for c in commands] == ["inspect", "evaluate", "report", "train", "serve"]
     assert main(["demo", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["results"]
     assert [r["method"] for r in found] == list(demo.METHODS)
@@ -139,6 +150,6 @@ def test_the_commands_that_it_suggests_work(
     monkeypatch.setattr(demo, "run_demo", lambda *_, **__: done.results)
     assert main(["demo"]) == 0
     commands = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("  hscmae")]
-    for command in commands[:-1]:  # the last one is for the user's own file
+    for command in commands[:-2]:  # train is for the user's own file; serve does not end (tests/serve)
         assert main(command) == 0
     assert (done.folder.parent / "again.html").exists()

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hscmae.cli import archive, compare, data, extract, index, pages, search, train
+from hscmae.cli import archive, compare, data, extract, index, pages, search, serve, train
 from hscmae.cli.output import say
 from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, printable
@@ -42,6 +42,7 @@ for title, module in (
     ("Model", archive),
     ("Archive", search),
     ("Archive", index),
+    ("Archive", serve),
     ("Comparison", compare),
     ("Pages", pages),
 ):

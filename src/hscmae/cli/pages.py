@@ -35,12 +35,13 @@ def demo(
     print_demo(results)
     features, run = output / "features", output / "run"
     say(
-        f"\nTo see and hear: open {output / 'report.html'} in a browser.\n"
+        f"\nTo read: open {output / 'report.html'} in a browser.\n"
         f"The corpus is in {output / 'media'}, its features in {features}, the model in {run}. Next:\n"
         f"  {command('inspect', features)}\n"
         f"  {command('evaluate', run, features)}\n"
         f"  {command('report', run, features, '--media', output / 'media', '--output', 'again.html')}\n"
-        f"  {command('train', 'YOUR_FEATURES.h5', '--output', 'runs/mine')}"
+        f"  {command('train', 'YOUR_FEATURES.h5', '--output', 'runs/mine')}\n"
+        f"To see, hear and search it at http://127.0.0.1:8000/:\n  {command('serve', output)}"
     )
 
 

@@ -168,10 +168,14 @@ def read_ids(path: str | PathLike[str]) -> SplitArray:
     path = Path(path)
     if path.is_file() and not readers.is_known(path):
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (UnicodeDecodeError, OSError) as error:
+            text = path.read_bytes()
+            if b"\0" in text:
+                raise ValueError("not text")
+            # Ids are names of files, which need not be UTF-8.
+            lines = [line.strip() for line in text.decode("utf-8-sig", "surrogateescape").splitlines()]
+        except (ValueError, OSError) as error:
             raise InputError(f"{path}: neither a text file with an id a line nor a feature file") from error
-        ids = [line.encode() for line in lines if line and not line.startswith("#")]
+        ids = [line.encode("utf-8", "surrogateescape") for line in lines if line and not line.startswith("#")]
         if not ids:
             raise InputError(f"{path}: no ids")
         return np.array(ids, dtype=np.bytes_)

@@ -1,6 +1,7 @@
 """The embedded default job: make a corpus of media files, extract features, train, compare with baselines.
 
-Offline and with no data at hand. Everything that it does, a user can do with the other verbs; the last lines say how.
+Offline and with no data at hand. What it leaves is an archive, to be searched and served. Everything that it does, a
+user can do with the other verbs; the last lines say how.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from hscmae.data.pairs import Pairs
-from hscmae.data.store import write_store
+from hscmae.data.recipe import recipe_of
+from hscmae.data.store import StoreWriter, read_extra
 from hscmae.demo.corpus import make_corpus, read_truth, with_truth
+from hscmae.embedding import MEDIA, embed_file
 from hscmae.evaluation.protocol import evaluate
 from hscmae.extract import extract
 from hscmae.files import FolderKind, output_folder, write_atomic
-from hscmae.methods import get_method
+from hscmae.methods import get_method, load
 from hscmae.report import Contender, write_report
 from hscmae.runs import train_run
+from hscmae.search.archive import ARCHIVE, EMBEDDINGS, FEATURES, FORMAT, REPORT, RUN
 
 Progress = Callable[[str, int, int], None]
 MARKER = "demo.json"
-DEMO = FolderKind("a demo", [MARKER], "hscmae-demo", [MARKER, "report.html", "media/*", "features/*", "run/*"])
+NAMES = [MARKER, ARCHIVE, REPORT, "media/*", *(f"{folder}/*" for folder in (FEATURES, RUN, EMBEDDINGS, "serve"))]
+DEMO = FolderKind("a demo", [MARKER], "hscmae-demo", NAMES)
 METHODS = {
     "random": "chance (random projection)",
     "cca": "plain CCA",
@@ -56,7 +61,10 @@ def make_data(folder: Path, *, clips: int, seed: int, progress: Progress) -> Pai
         progress=lambda done, total: progress("extract features", done, total),
     )
     pairs = with_truth(extracted, truth)
-    write_store(pairs, folder / "features")
+    with StoreWriter(folder / FEATURES, recipe=recipe_of(folder / "extracted")) as writer:
+        writer.append(pairs)
+        if (media := read_extra(folder / "extracted", MEDIA)) is not None:
+            writer.extra[MEDIA] = media
     shutil.rmtree(folder / "extracted")
     return pairs
 
@@ -66,14 +74,19 @@ def run_demo(
 ) -> list[Result]:
     """Run the whole demo into ``output``.
 
-    It then holds ``media/``, ``features/`` (a store), ``run/`` (the trained model) and ``report.html``.
+    It then holds ``media/``, ``features/`` (a store), ``run/`` (the trained model), ``embeddings/`` and
+    ``report.html``: an archive.
 
     Raises:
         InputError: ``output`` exists and ``overwrite`` is not set, or is not a demo's.
     """
     with output_folder(output, DEMO, resume=False, overwrite=overwrite, resumable=lambda _: False) as place:
         write_atomic(place / MARKER, json.dumps({"format": DEMO.format, "clips": clips, "seed": seed}).encode())
-        return _fill(place, clips=clips, seed=seed, progress=progress)
+        results = _fill(place, clips=clips, seed=seed, progress=progress)
+        # The media's place is the one that they have in the end.
+        about = {"format": FORMAT, "version": 1, "media": [str(output.resolve() / "media")], "weights": []}
+        write_atomic(place / ARCHIVE, json.dumps(about | {"metrics": results[-1].metrics}).encode())
+        return results
 
 
 def _fill(output: Path, *, clips: int, seed: int, progress: Progress) -> list[Result]:
@@ -83,7 +96,9 @@ def _fill(output: Path, *, clips: int, seed: int, progress: Progress) -> list[Re
         progress("train and evaluate", done, len(METHODS))
         method = get_method(name)(seed=seed)
         if name == "hscmae":
-            train_run(method, pairs, output / "run", data={"source": "features"})
+            recipe = recipe_of(output / FEATURES)
+            train_run(method, pairs, output / RUN, data={"source": FEATURES}, recipe=recipe)
+            embed_file(load(output / RUN), output / FEATURES, output / EMBEDDINGS, run=output / RUN)
         else:
             method.fit(pairs)
         results.append(Result(name, title, evaluate(method, pairs)))

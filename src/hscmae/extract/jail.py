@@ -72,6 +72,10 @@ class Jail:
             self.close()
             raise
 
+    def start(self) -> None:
+        """Start the child now, so that the first file does not wait for it."""
+        self._started()
+
     def interrupt(self) -> None:
         """Kill the child from another thread: who waits for it stops waiting."""
         if (child := self._child) is not None:
@@ -216,6 +220,11 @@ def _lock_up() -> None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """On Linux, end this process when its parent ends, however that is; and let it gain no privileges."""
     if sys.platform == "linux":
         import ctypes
 

@@ -93,33 +93,33 @@ def _entry(clip: MediaClip) -> dict[str, Any]:
     return entry
 
 
-def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
-    """A picture of shape (height, width, 3) as a small JPEG file."""
+def thumbnail(picture: npt.NDArray[np.uint8], side: int = SIDE) -> bytes:
+    """A picture of shape (height, width, 3) as a small JPEG file of at most ``side`` pixels each way."""
     image = require("PIL.Image", "media").fromarray(picture)
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=82)
     return file.getvalue()
 
 
-def mp3(sound: npt.NDArray[np.float32]) -> bytes:
-    """A sound in [-1, 1] at ``RATE`` Hz, shape (samples,), as an MP3 file, which every browser plays."""
+def mp3(sound: npt.NDArray[np.float32], rate: int = RATE, bit_rate: int = BITS_PER_SECOND) -> bytes:
+    """A sound in [-1, 1] at ``rate`` Hz, shape (samples,), as an MP3 file, which every browser plays."""
     av = require("av", "media")
     file = io.BytesIO()
     with av.open(file, "w", format="mp3") as container:
-        stream = container.add_stream("mp3", rate=RATE, bit_rate=BITS_PER_SECOND)
+        stream = container.add_stream("mp3", rate=rate, bit_rate=bit_rate)
         stream.layout = "mono"
         samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16p", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 0
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
 
 
-def envelope(sound: npt.NDArray[np.float32]) -> list[float]:
-    """The largest amplitude in each of ``PEAKS`` equal parts, relative to the loudest; zeros for silence."""
-    peaks = np.array([np.abs(part).max(initial=0) for part in np.array_split(sound, PEAKS)])
+def envelope(sound: npt.NDArray[np.float32], parts: int = PEAKS) -> list[float]:
+    """The largest amplitude in each of ``parts`` equal parts, relative to the loudest; zeros for silence."""
+    peaks = np.array([np.abs(part).max(initial=0) for part in np.array_split(sound, parts)])
     return [round(float(p), 2) for p in peaks / (peaks.max() or 1.0)]
 
 

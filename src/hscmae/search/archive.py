@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +24,7 @@ from hscmae.search.clips import Clips, path_of, present_rows
 from hscmae.search.exact import ExactSearch, Float32Array, Found, Fused
 
 if TYPE_CHECKING:
+    from hscmae.extract.pipeline import Job
     from hscmae.methods.base import Method
 
 ARCHIVE, FORMAT = "archive.json", "hscmae-archive"
@@ -80,13 +81,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Query:
-    """Embedded: shape (n, dim), the windows of one query; ``own`` rows are left out."""
+class Query:
+    """A query, embedded.
+
+    Attributes:
+        text: what it is called.
+        source: its modality, or "both".
+        z: unit rows, shape (n, dim), the windows of one query.
+        own: rows of the archive that are the query itself, and no result.
+    """
 
     text: str
     source: str
     z: Float32Array
-    own: list[int]
+    own: Sequence[int] = ()
 
 
 class Archive:
@@ -213,15 +221,34 @@ class Archive:
         for name in (from_, to):
             if name is not None and name not in self.spaces:
                 raise InputError(f"no {name!r} in {self.folder}: it has {', '.join(self.spaces)}")
+        asked = self._query(query, from_, at)
+        return self.answer_query(asked, k, to=to, where=where, group=group, index=index)
+
+    def answer_query(
+        self,
+        asked: Query,
+        k: int = 10,
+        *,
+        to: str | None = None,
+        where: Sequence[str] = (),
+        among: IntArray | None = None,
+        group: bool = False,
+        index: Candidates | None = None,
+    ) -> Answer:
+        """``answer`` to a query that is embedded already.
+
+        Args:
+            asked: the query.
+            k, to, where, group, index: see ``search``.
+            among: rows of which ``where`` is known to be true, ascending; looked up where not given.
+        """
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
-        asked = self._query(query, from_, at)
-        target = to or next((m for m in self.modalities if m != asked.source), self.modalities[0])
-        rows = self._rows(target, where)
+        target = to or self.other(asked.source)
+        rows = self._rows(target, self.clips.where(where) if among is None else among)
         own = set(asked.own)
         if group:
-            recordings = {self.clips.recording(row) for row in own}
-            own |= {row for row in range(len(self)) if own and self.clips.recording(row) in recordings}
+            own |= {other for row in asked.own for other in self.clips.windows_of[self.clips.recording(row)]}
         wanted = k
         while True:
             found = self._nearest(target, asked.z, wanted + len(own), rows, where, index)
@@ -230,8 +257,26 @@ class Archive:
             if len(best) >= k or len(found.rows) < wanted + len(own):
                 break
             wanted *= 4
-        results = [self._result(rank, row, target, score) for rank, (row, score) in enumerate(best[:k], start=1)]
+        results = [self.result(rank, row, target, score) for rank, (row, score) in enumerate(best[:k], start=1)]
         return Answer(asked.text, asked.source, target, results)
+
+    def answers(self, asked: Sequence[Query], k: int, to: str, *, index: Candidates | None = None) -> list[Answer]:
+        """``answer_query`` to queries of one row each: the same answers, found together at the price of few."""
+        z = np.concatenate([query.z for query in asked])  # (queries, dim)
+        wanted = k + max(len(query.own) for query in asked)
+        if index is None:
+            rows, scores = self.space(to)(z, wanted, rows=self._rows(to, None))
+            found = [Found(row, score) for row, score in zip(rows, scores, strict=True)]
+        else:
+            found = self._scored(to, z, index.search(to, z, wanted))
+        return [
+            Answer(query.text, query.source, to, self._results(to, best, k, set(query.own)))
+            for query, best in zip(asked, found, strict=True)
+        ]
+
+    def other(self, source: str) -> str:
+        """The modality that a query of ``source`` is compared with by default."""
+        return next((m for m in self.modalities if m != source), self.modalities[0])
 
     def space(self, name: str) -> ExactSearch:
         """Exact search of a modality, or of "both" fused."""
@@ -256,12 +301,12 @@ class Archive:
 
     # ------------------------------------------------------------------------------------------------------ the query
 
-    def _query(self, query: str | Path | npt.NDArray[Any], source: str | None, at: float | None) -> _Query:
+    def _query(self, query: str | Path | npt.NDArray[Any], source: str | None, at: float | None) -> Query:
         if not isinstance(query, (str, Path)):
             return self._of_features("features", np.asarray(query), source)
         text = str(query)
         if text in self.clips.row_of and not (at is not None and Path(query).is_file()):
-            return self._of_clip(text, source)
+            return self.query_clip(text, source)
         if not Path(query).is_file():
             raise self.clips.unknown(text)
         if Path(query).suffix == ".npy":
@@ -270,15 +315,22 @@ class Archive:
             return self._of_features(text, load_mapped(Path(query)), source)
         return self._of_media(Path(query), source, at)
 
-    def _of_clip(self, name: str, source: str | None) -> _Query:
+    def query_clip(self, name: str, source: str | None = None) -> Query:
+        """A clip as a query.
+
+        Raises:
+            InputError: no such clip, or without the modality.
+        """
+        if name not in self.clips.row_of:
+            raise InputError(f"{name}: no clip of this id")
         row = self.clips.row_of[name]
         has = [m for m in self.modalities if self._pairs.present[m][row]]
         if source not in (None, BOTH, *has) or not has:
             raise InputError(f"{name}: has no {source or 'modality'}; it has {', '.join(has) or 'none'}")
         source = source or has[0]
-        return _Query(name, source, np.asarray(self.embeddings(source)[row : row + 1], np.float32), [row])
+        return Query(name, source, np.asarray(self.embeddings(source)[row : row + 1], np.float32), [row])
 
-    def _of_features(self, name: str, features: npt.NDArray[Any], source: str | None) -> _Query:
+    def _of_features(self, name: str, features: npt.NDArray[Any], source: str | None) -> Query:
         dims = self.method.dims_
         rows = np.atleast_2d(features)
         if source is None:
@@ -290,13 +342,21 @@ class Archive:
             source = fitting[0]
         if source == BOTH:
             raise InputError(f"{name}: one row of features is of one modality: say --from")
-        return _Query(name, source, self.method.embed(source, rows), [])
+        return Query(name, source, self.method.embed(source, rows), [])
 
-    def _of_media(self, path: Path, source: str | None, at: float | None) -> _Query:
+    def _of_media(self, path: Path, source: str | None, at: float | None) -> Query:
+        return self.query_media(path, source, replace(self.job, at=at))
+
+    def query_media(self, path: Path, source: str | None, job: Job) -> Query:
+        """A media file as a query, extracted by ``job`` or one like it with other limits.
+
+        Raises:
+            InputError: cannot be read, or without the modality.
+        """
         from hscmae.extract import features_of
 
         method = self.method
-        found = features_of(path, self.recipe, weights=self._weights, at=at)
+        found = features_of(path, self.recipe, job=job)
         has = [m for m in self.modalities if m in found.features and found.present[m].any()]
         if not has or source not in (None, BOTH, *has):
             raise InputError(f"{path}: has no {source or ' or '.join(self.modalities)}")
@@ -312,7 +372,7 @@ class Archive:
             for row in self.clips.rows_of_file(path, m)
             if float((embedded[m] @ np.asarray(self._pairs.features[m][row], np.float32)).max()) > SAME_CLIP
         ]
-        return _Query(str(path), source, z[keep], sorted({*own}))
+        return Query(str(path), source, z[keep], sorted({*own}))
 
     @cached_property
     def method(self) -> Method:
@@ -325,6 +385,13 @@ class Archive:
             raise InputError(f"{self.folder}: the model that made it is needed for a query that is a file: name --run")
         self._require_model(run)
         return load(run)
+
+    @cached_property
+    def job(self) -> Job:
+        """The recipe's networks, loaded when the first query needs them."""
+        from hscmae.extract.recipe import job_for
+
+        return job_for(self.recipe, self._weights)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -348,8 +415,8 @@ class Archive:
 
     # -------------------------------------------------------------------------------------------------------- results
 
-    def _rows(self, target: str, where: Sequence[str]) -> IntArray | None:
-        present, rows = self.present(target), self.clips.where(where)
+    def _rows(self, target: str, rows: IntArray | None) -> IntArray | None:
+        present = self.present(target)
         if rows is not None:
             return rows[present[rows]]
         return None if present.all() else np.flatnonzero(present)
@@ -370,16 +437,29 @@ class Archive:
                 return Found(found.rows[0], found.scores[0])
             row, score = found.rows.ravel(), found.scores.ravel()
         else:
-            candidates = [
-                np.array([self.clips.row_of[name] for name in names if name in self.clips.row_of], np.int64)
-                for names in index.search(target, z, k, where)
-            ]
-            row = np.concatenate(candidates)
-            score = self.space(target).score(np.repeat(z, [len(c) for c in candidates], axis=0), row)
+            scored = self._scored(target, z, index.search(target, z, k, where))
+            row, score = (np.concatenate(column) for column in zip(*scored, strict=True))
         order = np.lexsort((row, -score))
         _, first = np.unique(row[order], return_index=True)
         best = order[np.sort(first)][:k]
         return Found(row[best], score[best])
+
+    def _scored(self, target: str, z: Float32Array, names: Sequence[Sequence[str]]) -> list[Found]:
+        """An index's candidates for each row of ``z`` with their exact scores, the best first."""
+        rows = [
+            np.array([self.clips.row_of[name] for name in found if name in self.clips.row_of], np.int64)
+            for found in names
+        ]
+        sizes = [len(found) for found in rows]
+        scores = np.split(
+            self.space(target).score(np.repeat(z, sizes, axis=0), np.concatenate(rows)), np.cumsum(sizes)[:-1]
+        )
+        orders = [np.lexsort((row, -score)) for row, score in zip(rows, scores, strict=True)]
+        return [Found(row[best], score[best]) for row, score, best in zip(rows, scores, orders, strict=True)]
+
+    def _results(self, target: str, found: Found, k: int, own: set[int]) -> list[Result]:
+        pairs = [(row, score) for row, score in zip(*(part.tolist() for part in found), strict=True) if row not in own]
+        return [self.result(rank, row, target, score) for rank, (row, score) in enumerate(pairs[:k], start=1)]
 
     def _folded(self, target: str, pairs: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         """The best of each recording and of each set of near-duplicates."""
@@ -396,7 +476,8 @@ class Archive:
             kept.append((row, score))
         return kept
 
-    def _result(self, rank: int, row: int, target: str, score: float) -> Result:
+    def result(self, rank: int, row: int, target: str, score: float) -> Result:
+        """A row as a result."""
         name = self.clips.id(row)
         line = self.clips.media.get(name, {})
         _, start, end = split_id(self.clips.keys[row])

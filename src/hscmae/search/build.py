@@ -164,8 +164,10 @@ def build(
         # The report reads media from one folder.
         shown = next((p for p in named if p.is_dir()), None) if len(named) == 1 else None
         whole = replace(pairs, split=None)
-        write_report(folder, output / REPORT, file=features, pairs=whole, split="all", media=shown, overwrite=True)
-        _write_about(output, about | {"reported": state})
+        report = write_report(
+            folder, output / REPORT, file=features, pairs=whole, split="all", media=shown, overwrite=True
+        )
+        _write_about(output, about | {"reported": state, "metrics": report.get("metrics")})
     show("report", 1, 1)
     return done
 

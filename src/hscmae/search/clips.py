@@ -66,6 +66,14 @@ class Clips:
         """The id of the recording that a clip is a window of, or its own."""
         return recording_of(self.keys[row])
 
+    @cached_property
+    def windows_of(self) -> dict[bytes, list[int]]:
+        """Rows by recording."""
+        found: dict[bytes, list[int]] = {}
+        for row in range(len(self)):
+            found.setdefault(self.recording(row), []).append(row)
+        return found
+
     def labels(self, row: int) -> list[str]:
         """Names of a clip's classes."""
         labels = self._pairs.labels

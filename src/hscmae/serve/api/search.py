@@ -1,0 +1,221 @@
+"""Searching by a clip, by a link's vector, or by a file; and why a result was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.formparsers import MultiPartException
+
+from hscmae.errors import InputError
+from hscmae.search.archive import Query as Asked
+from hscmae.serve.api.models import (
+    AnswerOut,
+    EmbeddedOut,
+    From,
+    Group,
+    Number,
+    Offset,
+    To,
+    Where,
+    WhyOut,
+    problems,
+)  # fmt: skip
+from hscmae.serve.problems import Problem
+from hscmae.serve.services import Services, card, row_of, services
+from hscmae.serve.snapshot import Snapshot
+from hscmae.serve.uploads import read_upload
+from hscmae.serve.vectors import MOST_WINDOWS, from_text, to_text
+
+router = APIRouter(tags=["search"])
+MOST_SHARED = 12
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+Id = Annotated[
+    str | None,
+    Query(max_length=4096, description="A clip.", openapi_examples={"clip": {"value": "dogs/rex"}}),
+]
+Vector = Annotated[
+    str | None, Query(max_length=12_000, description="A query as an answer's `vector` and a link hold it.")
+]
+At = Annotated[
+    float | None,
+    Query(ge=0, le=21_600, allow_inf_nan=False, description="Seconds in the file at which the query begins."),
+]
+
+
+@router.get("/api/search", response_model=AnswerOut, responses=problems(400, 404, 410, 422))
+async def search(
+    request: Request,
+    id: Id = None,
+    vector: Vector = None,
+    from_: From = None,
+    to: To = None,
+    k: Number = 24,
+    offset: Offset = 0,
+    where: Where = None,
+    group: Group = False,
+) -> Response:
+    """The clips nearest to a clip, or to a link's query, the best first; the query itself is left out."""
+    app = services(request)
+    snapshot = app.snapshot
+    asked = _asked(snapshot, id, vector, from_)
+    return await _answer(app, snapshot, asked, to, k, offset, where or (), group, vector)
+
+
+@router.post(
+    "/api/search", response_model=AnswerOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
+)
+async def search_by_file(
+    request: Request,
+    from_: From = None,
+    to: To = None,
+    k: Number = 24,
+    offset: Offset = 0,
+    where: Where = None,
+    group: Group = False,
+    at: At = None,
+) -> Response:
+    """The clips nearest to a sound, a picture or a video that is sent; `vector` of the answer repeats the search."""
+    app = services(request)
+    snapshot = app.snapshot
+    _known(snapshot, to)
+    asked = await _of_file(app, snapshot, request, from_, at)
+    vector = to_text(snapshot.archive, asked.z)
+    return await _answer(app, snapshot, asked, to, k, offset, where or (), group, vector)
+
+
+@router.post(
+    "/api/embed", response_model=EmbeddedOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
+)
+async def embed(request: Request, from_: From = None, at: At = None) -> Response:
+    """A file's embeddings, a unit row for each of its windows."""
+    app = services(request)
+    snapshot = app.snapshot
+    asked = await _of_file(app, snapshot, request, from_, at)
+    found = {
+        "from": asked.source,
+        "embeddings": asked.z.astype(float).round(6).tolist(),
+        "vector": to_text(snapshot.archive, asked.z),
+    }
+    return as_json(found)
+
+
+@router.get("/api/why", response_model=WhyOut, responses=problems(400, 404, 410, 422))
+async def why(
+    request: Request,
+    result: Annotated[str, Query(max_length=4096, description="A clip that was found.")],
+    id: Id = None,
+    vector: Vector = None,
+    from_: From = None,
+    to: To = None,
+    k: Annotated[int, Query(ge=1, le=MOST_SHARED)] = 4,
+) -> Response:
+    """Clips that connect a query and a result: like the query in its modality, like the result in its own."""
+    app = services(request)
+    snapshot = app.snapshot
+    asked = _asked(snapshot, id, vector, from_)
+    row = row_of(snapshot, result)
+    target = _known(snapshot, to) or snapshot.archive.other(asked.source)
+    found = await app.searcher.connecting(snapshot, asked, row, target, k)
+    return as_json(
+        {
+            "shared": [
+                {**card(snapshot, row), "like_query": round(one, 4), "like_result": round(two, 4)}
+                for row, one, two in found
+            ]
+        }
+    )
+
+
+def _asked(snapshot: Snapshot, name: str | None, vector: str | None, source: str | None) -> Asked:
+    """A query by a clip or by a vector."""
+    if (name is None) == (vector is None):
+        raise Problem(HTTPStatus.BAD_REQUEST, "Say what to search by: either `id`, a clip, or `vector`, from a link.")
+    _known(snapshot, source)
+    archive = snapshot.archive
+    if name is not None:
+        row_of(snapshot, name)
+        try:
+            return archive.query_clip(name, source)
+        except InputError:
+            has = " and ".join(snapshot.modalities(row_of(snapshot, name))) or "nothing"
+            raise Problem(HTTPStatus.BAD_REQUEST, f"This clip has no {source}; it has {has}.") from None
+    z = from_text(archive, vector or "")
+    return Asked("your file", source or archive.modalities[0], z)
+
+
+async def _of_file(app: Services, snapshot: Snapshot, request: Request, source: str | None, at: float | None) -> Asked:
+    _known(snapshot, source)
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the file as the part “file” of a multipart form.")
+    try:
+        async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
+            asked = await app.uploads.query(snapshot, await read_upload(form), source, at)
+    except (MultiPartException, ValueError, KeyError, LookupError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise Problem(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+    # Searched by what the link will hold, so that the link gives the same results.
+    z = from_text(snapshot.archive, to_text(snapshot.archive, asked.z[:MOST_WINDOWS]))
+    return Asked(asked.text, asked.source, z, asked.own)
+
+
+async def _answer(
+    app: Services,
+    snapshot: Snapshot,
+    asked: Asked,
+    to: str | None,
+    k: int,
+    offset: int,
+    where: Sequence[str],
+    group: bool,
+    vector: str | None,
+) -> Response:
+    target = _known(snapshot, to)
+    found = await app.searcher.answer(snapshot, asked, offset + k + 1, to=target, where=where, group=group)
+    rows = snapshot.archive.clips.row_of
+    results = [
+        {**card(snapshot, rows[r.id]), "rank": r.rank, "score": round(r.score, 6), "modality": r.modality}
+        for r in found.results[offset : offset + k]
+    ]
+    more = len(found.results) > offset + k
+    return as_json(
+        {
+            "query": found.query,
+            "from": found.source,
+            "to": found.target,
+            "vector": vector,
+            "more": more,
+            "results": results,
+        }
+    )
+
+
+def _known(snapshot: Snapshot, space: str | None) -> str | None:
+    if space is not None and space not in snapshot.archive.spaces:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, f"No such modality; the archive has {', '.join(snapshot.archive.spaces)}."
+        )
+    return space
+
+
+def as_json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    """An answer that is known to be of the shape that its route promises."""
+    content = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(content.encode("utf-8", "replace"), media_type="application/json", headers=headers)

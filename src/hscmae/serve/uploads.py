@@ -1,0 +1,154 @@
+"""Files of strangers as queries: kept under no name of theirs, decoded in the jail, gone when they are embedded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hscmae.errors import HscmaeError
+from hscmae.extract.media import Limits
+from hscmae.search.archive import Query
+from hscmae.serve.problems import Problem, busy
+from hscmae.serve.settings import Settings
+from hscmae.serve.snapshot import Snapshot
+from hscmae.serve.sniff import HEAD, agrees, ending_of
+
+log = logging.getLogger("hscmae.serve")
+PREFIX = "hscmae-serve-"
+LIMITS = Limits(seconds=15.0, memory=2 * 2**30, pixels=50_000_000)
+LATEST = 6 * 3600.0  # seconds: the latest moment that ``at`` may name
+UNREADABLE = "This file cannot be read as a sound, a picture or a video."
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was sent.
+
+    Attributes:
+        name: what its sender calls it, to be shown and for nothing else.
+        file: its content.
+    """
+
+    name: str
+    file: BinaryIO
+
+
+class Uploads:
+    """Embeds uploads, one at a time: each takes the networks and a decoder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self._turn = asyncio.Semaphore(1)
+        self._waiting = 0
+
+    async def query(self, snapshot: Snapshot, upload: Upload, source: str | None, at: float | None) -> Query:
+        """The query that an upload is.
+
+        Raises:
+            Problem: not media, damaged, too large to decode, without the modality, or too many wait.
+        """
+        if snapshot.complaint:
+            raise Problem(HTTPStatus.CONFLICT, snapshot.complaint)
+        if self._waiting >= max(4, self.settings.most_decoding // 8):
+            raise busy("Many files are being looked at. Please try again in a moment.", 5)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(self._embed, snapshot, upload, source, at)
+        finally:
+            self._waiting -= 1
+
+    def _embed(self, snapshot: Snapshot, upload: Upload, source: str | None, at: float | None) -> Query:
+        upload.file.seek(0)
+        ending = ending_of(upload.file.read(HEAD))
+        if ending is None:
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE)
+        if not agrees(upload.name, ending):
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This file is not what its name says.")
+        handle, name = tempfile.mkstemp(suffix=ending, dir=self.folder)
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                upload.file.seek(0)
+                shutil.copyfileobj(upload.file, file)
+            job = snapshot.archive.job
+            hours = ((at or 0.0) + self.settings.query_seconds) / 3600
+            job = replace(job, limits=replace(LIMITS, hours=hours), at=at)
+            query = snapshot.archive.query_media(path, source, job)
+        except HscmaeError as error:
+            log.info("unreadable upload", extra={"fields": {"reason": str(error).replace(name, "the file")[:300]}})
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, _words(snapshot, source)) from None
+        finally:
+            path.unlink(missing_ok=True)
+        return replace(query, text=upload.name)
+
+    def close(self) -> None:
+        """Remove what is left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _words(snapshot: Snapshot, source: str | None) -> str:
+    words = {"audio": "sound", "visual": "picture"}
+    wanted = source if source in snapshot.archive.modalities else None
+    if wanted is not None:
+        return f"No {words.get(wanted, wanted)} could be read from this file."
+    return UNREADABLE
+
+
+async def read_upload(form: Any) -> Upload:
+    """The one file of a form.
+
+    Raises:
+        Problem: none, or an empty one.
+    """
+    part = form.get("file")
+    if part is None or isinstance(part, str):
+        raise Problem(HTTPStatus.BAD_REQUEST, "Send the file as the part “file” of a multipart form.")
+    if not part.size:
+        raise Problem(HTTPStatus.BAD_REQUEST, "This file is empty.")
+    return Upload(safe_name(part.filename or ""), part.file)
+
+
+def safe_name(name: str) -> str:
+    r"""A file's name to show: the last part of a path, without control characters, short.
+
+    >>> safe_name("../../etc/passwd"), safe_name("C:\\x\\dog\0.wav"), safe_name("")
+    ('passwd', 'dog.wav', 'your file')
+    """
+    last = re.split(r"[/\\]", name)[-1]
+    shown = "".join(c for c in last if c.isprintable()).strip()
+    if len(shown) > 120:
+        stem, dot, ending = shown.rpartition(".")
+        shown = f"{stem[:100]}….{ending[:10]}" if dot else shown[:100] + "…"
+    return shown or "your file"
+
+
+def _sweep() -> None:
+    """Remove folders of servers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not _lives(int(pid)):
+            with suppress(OSError):
+                if folder.stat().st_uid == os.getuid() and not folder.is_symlink():
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

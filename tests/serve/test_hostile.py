@@ -1,0 +1,345 @@
+"""Files and requests made to do harm: no fault, no hang, nothing from outside the archive, and the server lives on."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hscmae.serve.app import create_app
+from hscmae.serve.settings import Settings
+from hscmae.serve.sniff import agrees, ending_of
+from hscmae.serve.uploads import safe_name
+from serve.serving import LOCAL
+
+FINE = {200, 400, 408, 409, 413, 415, 422, 503}
+SECRET = "the secret of the outside"
+
+
+def upload(client: TestClient, content: bytes, name: str = "file", path: str = "/api/search") -> Any:
+    return client.post(path, files={"file": (name, content)})
+
+
+def alive(client: TestClient) -> None:
+    assert client.get("/api/search", params={"id": "high/01", "k": 1}).status_code == 200
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that says it is of a size, of a few bytes: a bomb where that is large."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packed = zlib.compress(bytes(min(10_000_000, (width + 1) * height)), 9)
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def wav(seconds_claimed: float) -> bytes:
+    rate, size = 16_000, int(seconds_claimed * 32_000) & 0xFFFFFFFF
+    head = b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVEfmt "
+    return (
+        head + struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16) + b"data" + struct.pack("<I", size) + bytes(64)
+    )
+
+
+def picture(kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status"),
+    [
+        ("bomb.png", png(60_000, 60_000), {422}),
+        ("wide.png", png(2**31 - 1, 1), {422}),
+        ("empty.png", b"", {400}),
+        ("short.png", b"\x89PNG\r\n\x1a\n", {422}),
+        ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", {415}),
+        ("page.html", b"<html><script>alert(1)</script>", {415}),
+        ("page.png", b"<html><script>alert(1)</script>", {415}),
+        ("sound.png", wav(1), {415}),
+        ("picture.wav", picture(), {415}),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", {415}),
+        ("concat.mp4", b"ffconcat version 1.0\nfile /etc/passwd\n", {415}),
+        ("archive.zip", b"PK\x03\x04" + bytes(100), {415}),
+        ("code.py", b"import os", {415}),
+        ("long.wav", wav(100_000), {200, 422}),
+        ("nothing.mp4", b"\0\0\0\x18ftypmp42" + bytes(100), {422}),
+        ("nothing.webm", b"\x1aE\xdf\xa3" + bytes(100), {422}),
+        ("fine\0.png", picture(), {200, 400}),
+        ("../../../etc/passwd.png", picture(), {200}),
+        ("x" * 5000 + ".png", picture(), {200, 400}),
+        ("\u202egnp.exe", picture(), {415}),
+        ("con.png", picture("BMP"), {200}),
+        ("a.gif", picture("GIF"), {200}),
+    ],
+)
+def test_what_is_no_media_is_refused_in_words(client: TestClient, name: str, content: bytes, status: set[int]) -> None:
+    answer = upload(client, content, name)
+    assert answer.status_code in status, answer.text
+    if answer.status_code != 200:
+        assert answer.json()["detail"].endswith(".") and "/" not in answer.json()["detail"].replace("and/or", "")
+    else:
+        assert "/" not in answer.json()["query"] and len(answer.json()["query"]) <= 120
+    alive(client)
+
+
+def test_a_playlist_within_an_allowed_container_reads_nothing(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "secret.wav").write_bytes(wav(0.01))
+    for head in (b"ID3\x04\0\0\0\0\0\0", b"RIFF\0\0\0\0WAVE", b"OggS"):
+        answer = upload(client, head + f"#EXTM3U\nfile://{tmp_path}/secret.wav".encode(), "a.mp3")
+        assert answer.status_code in (415, 422)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"",
+        b"--x",
+        b"--x--\r\n",
+        b"--x\r\n\r\n--x--\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\ntext\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\ntext\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n1\r\n' * 3 + b"--x--\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 100 + b"--x--\r\n",
+        b"--x\r\n" + b"H: " + b"v" * 100_000 + b"\r\n\r\n1\r\n--x--\r\n",
+        b"\xff" * 1000,
+    ],
+)
+def test_broken_forms_are_refused(client: TestClient, form: bytes) -> None:
+    for kind in (
+        "multipart/form-data; boundary=x",
+        "multipart/form-data",
+        "multipart/form-data; boundary=" + "y" * 300,
+    ):
+        answer = client.post("/api/search", content=form, headers={"Content-Type": kind})
+        assert answer.status_code in (400, 415, 422), (kind, answer.text)
+    assert client.post("/api/search", content=form).status_code in (400, 415)
+
+
+PATHS = [
+    "../../../etc/passwd",
+    "..%2f..%2f..%2fetc%2fpasswd",
+    "%2e%2e/%2e%2e/archive.json",
+    "....//....//etc/passwd",
+    "/etc/passwd",
+    "//etc/passwd",
+    "C:\\windows\\win.ini",
+    "high/01%00.png",
+    "high/01\0",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/x",
+    "high/../high/01",
+    "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    "x" * 5000,
+    "high/01/media/../../../archive.json",
+    "",
+    ".",
+    "..",
+]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_path_leads_out(client: TestClient, name: str) -> None:
+    plain = not {".", "..", ""} & set(name.split("/"))  # else the client itself asks for another address
+    for part in ("", "/thumbnail", "/sound", "/waveform", "/media"):
+        for asked in (quote(name, safe=""), quote(name, safe="/%")):
+            answer = client.get(f"/api/items/{asked}{part}")
+            assert answer.status_code in (404, 414, 422) or (answer.status_code == 200 and not plain), answer.text
+            assert b"root:" not in answer.content and b"hscmae-archive" not in answer.content
+    for asked in (quote(name, safe=""), quote(name, safe="/%")):
+        answer = client.get(f"/static/{asked}")
+        assert answer.status_code in (404, 414) or (answer.status_code == 200 and not plain)
+        assert b"root:" not in answer.content
+    assert client.get("/api/search", params={"id": name}).status_code in (400, 404, 422)
+
+
+@pytest.fixture
+def tampered(archive: Path, tmp_path: Path) -> Iterator[tuple[TestClient, list[str]]]:
+    """An archive whose list of media names files that are none of its own."""
+    media, outside = tmp_path / "media", tmp_path / "outside"
+    shutil.copytree(archive.parent / "media", media)
+    outside.mkdir()
+    for name in ("secret.png", "secret.txt"):
+        (outside / name).write_text(SECRET)
+    (media / "link.png").symlink_to(outside / "secret.png")
+    (media / "folder").symlink_to(outside)
+    (media / "text.txt").write_text(SECRET)
+    os.mkfifo(media / "pipe.png")
+    places = ["../outside/secret.png", str(outside / "secret.png"), "link.png", "folder/secret.png", "text.txt"]
+    places += ["pipe.png", ".", "high", "high/\0.png", "../../../../../../etc/passwd", "/dev/zero", "x" * 5000 + ".png"]
+    with TestClient(create_app(Settings(archive, state=tmp_path / "state")), base_url=LOCAL) as found:
+        opened = found.app.state.services.snapshot.archive  # type: ignore[attr-defined]
+        opened.roots[:] = [media]
+        names = [f"high/{2 * k + 1:02d}" for k in range(len(places))]
+        for name, place in zip(names, places, strict=True):
+            opened.clips.media[name]["visual"] = place
+        yield found, names
+
+
+def test_files_outside_the_archives_folders_are_not_served(tampered: tuple[TestClient, list[str]]) -> None:
+    client, names = tampered
+    for name in names:
+        for part in ("media?modality=visual", "thumbnail"):
+            answer = client.get(f"/api/items/{quote(name, safe='')}/{part}")
+            assert answer.status_code == 404, (name, part, answer.text[:200])
+            assert SECRET not in answer.text
+    assert client.get("/api/items/high%2F41/thumbnail").status_code == 200
+
+
+def test_names_are_shown_short_and_plain() -> None:
+    assert safe_name("a/b\\c\r\n\x1b[31m.wav") == "c[31m.wav"
+    assert len(safe_name("x" * 10_000)) <= 120
+    assert ending_of(wav(1)) == ".wav" and ending_of(picture()) == ".png" and ending_of(b"MZ") is None
+    assert agrees("a.webm", ".mkv") and not agrees("a.svg", ".png")
+
+
+def seeds(archive: Path) -> list[bytes]:
+    media = archive.parent / "media"
+    kinds = ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]
+    return [
+        *(picture(kind) for kind in kinds),
+        (media / "high" / "01.wav").read_bytes()[:8000],
+        (media / "film.mp4").read_bytes(),
+    ]
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """A file with bytes changed, cut out, doubled or swapped, most of them near its head."""
+    found = bytearray(content)
+    for _ in range(rng.randint(1, 12)):
+        place = min(int(rng.expovariate(1 / (len(found) / 8 + 1))), max(0, len(found) - 1))
+        match rng.randrange(5):
+            case 0 if found:
+                found[place] = rng.randrange(256)
+            case 1:
+                del found[place : place + rng.randint(1, 64)]
+            case 2:
+                found[place:place] = rng.choice([b"\0" * 16, b"\xff" * 8, b"\x7f\xff\xff\xff", bytes(found[:32])])
+            case 3:
+                del found[place:]
+            case _:
+                other = rng.randrange(len(found) + 1)
+                found[place : place + 8] = found[other : other + 8]
+    return bytes(found)
+
+
+def bombard(client: TestClient, archive: Path, count: int, seed: int) -> None:
+    rng, files = random.Random(seed), seeds(archive)
+    for k in range(count):
+        answer = upload(client, mutated(rng.choice(files), rng), rng.choice(["a.png", "a.wav", "a.mp4", "a", "a.jpg"]))
+        assert answer.status_code in FINE, (k, answer.text)
+    alive(client)
+
+
+def test_mutated_uploads(client: TestClient, archive: Path) -> None:
+    bombard(client, archive, 40, 0)
+
+
+@pytest.mark.long
+def test_thousands_of_mutated_uploads(client: TestClient, archive: Path) -> None:
+    bombard(client, archive, 5000, 1)
+
+
+TEXT = st.text(max_size=40) | st.sampled_from([*PATHS, "high/01", "audio", "both", "label=high", "label=", "=", "-1"])
+PARAMETERS = st.dictionaries(
+    st.sampled_from(["id", "vector", "from", "to", "k", "offset", "where", "group", "at", "result", "sample", "open"]),
+    TEXT | st.integers(-(10**20), 10**20).map(str) | st.floats().map(str) | st.lists(TEXT, max_size=10),
+    max_size=6,
+)
+ROUTES = ["/api/search", "/api/why", "/api/items", "/api/suspicious", "/api/map", "/api/decisions", "/api/filters"]
+
+
+def request(client: TestClient, route: str, parameters: dict[str, Any], method: str, body: bytes) -> None:
+    answer = client.request(method, route, params=parameters, content=body or None)
+    assert answer.status_code < 500 or answer.status_code == 503, answer.text
+    if answer.status_code >= 400 and method != "HEAD":
+        assert answer.headers["content-type"] == "application/problem+json" and "Traceback" not in answer.text
+
+
+REQUESTS = given(
+    route=st.sampled_from(ROUTES),
+    parameters=PARAMETERS,
+    method=st.sampled_from(["GET", "GET", "GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"]),
+    body=st.binary(max_size=60) | st.sampled_from([b"{}", b"[]", b"null", b'{"id":1}', b"[" * 5000]),
+)
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@REQUESTS
+@settings(max_examples=300, deadline=None, suppress_health_check=QUIET, derandomize=True)
+def test_made_up_requests(client: TestClient, route: str, parameters: dict[str, Any], method: str, body: bytes) -> None:
+    request(client, route, parameters, method, body)
+
+
+@pytest.mark.long
+@REQUESTS
+@settings(max_examples=5000, deadline=None, suppress_health_check=QUIET)
+def test_thousands_of_requests(
+    client: TestClient, route: str, parameters: dict[str, Any], method: str, body: bytes
+) -> None:
+    request(client, route, parameters, method, body)
+
+
+def described(client: TestClient, examples: int) -> None:
+    """Requests made of the OpenAPI document: each answer is of a status that it promises."""
+    schemathesis = pytest.importorskip("schemathesis")
+    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    for found in schema.get_all_operations():
+        fuzz(client, found.ok(), examples)
+    alive(client)
+
+
+def as_file(value: Any) -> tuple[str | None, bytes]:
+    """A part of a form, whatever it was generated of."""
+    name, content = value[:2] if isinstance(value, tuple) else ("file", value)
+    return name, content if isinstance(content, bytes) else str(content).encode("utf-8", "replace")
+
+
+def fuzz(client: TestClient, operation: Any, examples: int) -> None:
+    promised = operation.definition.raw["responses"].keys() | {"404", "405", "414", "415"}
+
+    @given(case=operation.as_strategy())
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def ask(case: Any) -> None:
+        made = case.as_transport_kwargs(base_url=LOCAL)
+        content = made.get("data") if isinstance(made.get("data"), (bytes, str)) else None
+        given_ = {key: made.get(key) for key in ("params", "headers", "json")}
+        if (files := made.get("files")) is not None:
+            given_["files"] = [
+                (name, as_file(value)) for name, value in (files.items() if isinstance(files, dict) else files)
+            ]
+        try:
+            answer = client.request(made["method"], made["url"].removeprefix(LOCAL), content=content, **given_)
+        except (ValueError, TypeError):
+            return  # what the client itself does not send
+        assert answer.status_code < 500 or answer.status_code == 503, answer.text
+        assert str(answer.status_code) in promised, (made["url"], answer.text)
+
+    ask()
+
+
+def test_requests_made_of_the_openapi_document(client: TestClient) -> None:
+    described(client, 8)
+
+
+@pytest.mark.long
+def test_thousands_of_requests_made_of_the_openapi_document(client: TestClient) -> None:
+    described(client, 250)
