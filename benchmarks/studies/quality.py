@@ -239,7 +239,7 @@ def write_document(output: Path) -> None:
         f"Every method is measured on the first cut; on others, where it reached {NEAR:.0%} of HSC-MAE's mAP there.",
         f"HSC-MAE's settings were chosen on training rows of the other tasks; {confirmed} were not used to choose (*).",
         "*+ anchors*, *+ kernel view*: a rival that is given these parts of HSC-MAE as well.",
-        "Seconds are those of whatever else the machine did; [performance.md](performance.md) has times that can be compared.",
+        "Seconds are those of a busy machine; [performance.md](performance.md) has times that can be compared.",
         "",
         tasks_table(output),
         "",
