@@ -1,6 +1,6 @@
 """Throughput of ``extract`` against decoding alone and the networks alone, in one run, on video made on the spot.
 
-    python benchmarks/timings/extract.py [--seconds 120] [--clips 100] [--repeats 3]
+    python -m benchmarks.timings.extract [--seconds 40] [--clips 60] [--repeats 3]
 
 A 720p H.264 video with AAC sound at 30 pictures a second, by one decoding process and one thread a network, so that
 each of the three could have a core of its own: `pipeline` should take little more than the longer of `decoding` and
@@ -38,8 +38,8 @@ SIZE, FPS, RATE = (1280, 720), 30, 44_100
 def main() -> None:
     """Make media, time, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seconds", type=int, default=120)
-    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", type=Path, default=Path("../shared/models"))
     parser.add_argument("--output", type=Path)
@@ -61,9 +61,10 @@ def main() -> None:
             ("picture and sound files", clips, 5 * options.clips, Sampling()),
         ):
             job = Job(audio, visual, sampling)
-            figures += measure(name, media, seconds, job, options.repeats)
-    for entry in figures:
-        print(f"{entry['name']:<58} {entry['value']:8.2f} {entry['unit']}")
+            found = measure(name, media, seconds, job, options.repeats)
+            for entry in found:
+                print(f"{entry['name']:<58} {entry['value']:8.2f} {entry['unit']}", flush=True)
+            figures += found
     if options.output:
         options.output.write_text(json.dumps(figures, indent=1) + "\n")
 
