@@ -26,6 +26,8 @@ from hscmae.serve.settings import Settings
 from hscmae.serve.snapshot import Snapshot
 from serve.serving import CLIPS, until
 
+pytest_plugins = ("serve.fixtures",)
+
 ROWS = CLIPS + 1 + 3  # the video, and three windows
 
 

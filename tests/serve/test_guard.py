@@ -18,6 +18,8 @@ from hscmae.serve.observe import JsonLines, log
 from hscmae.serve.settings import Settings
 from serve.serving import LOCAL
 
+pytest_plugins = ("serve.fixtures",)
+
 TOKEN = "correct horse battery staple"
 CLOSED = [
     "/api/search?id=high/01",

@@ -26,6 +26,8 @@ from hscmae.serve.sniff import agrees, ending_of
 from hscmae.serve.uploads import safe_name
 from serve.serving import LOCAL
 
+pytest_plugins = ("serve.fixtures",)
+
 FINE = {200, 400, 408, 409, 413, 415, 422, 503}
 SECRET = "the secret of the outside"
 

@@ -18,6 +18,8 @@ from hscmae.cli import main
 from hscmae.data.splits import read_ids
 from serve.serving import CLIPS, Process, served
 
+pytest_plugins = ("serve.fixtures",)
+
 MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [

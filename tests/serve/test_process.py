@@ -21,6 +21,8 @@ from hscmae.cli import main
 from hscmae.serve.decisions import NAME
 from serve.serving import LIGHT, Process, copied, served, until
 
+pytest_plugins = ("serve.fixtures",)
+
 
 @pytest.fixture(scope="module")
 def process(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
