@@ -14,6 +14,7 @@ install: .venv  ## the package with all extras, and what developers need
 
 demo: .venv  ## the main job on its embedded default, offline
 	$(BIN)/hscmae demo --output demo --overwrite
+	@echo "(hscmae stands in $(BIN); to type it alone: . $(BIN)/activate)"
 
 test: .venv  ## the tests, in a few minutes
 	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90

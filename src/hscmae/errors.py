@@ -35,6 +35,15 @@ def describe_rows(rows: Sequence[int], limit: int = 5) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {shown}" + (f" and {rest} more" if rest > 0 else "")
 
 
+def first_line(error: BaseException) -> str:
+    """An error's own words, on one line; its kind where it has none.
+
+    >>> first_line(ValueError("no\nand again no")), first_line(NotImplementedError())
+    ('no', 'NotImplementedError')
+    """
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def printable(text: str) -> str:
     r"""``text`` with what could steer a terminal, or that it cannot show, as escapes: names in files are untrusted.
 

@@ -265,3 +265,12 @@ def test_labels() -> None:
 def test_labels_that_make_no_sense(indices: list, indptr: list, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Labels(np.array(indices), np.array(indptr), ("a", "b"))
+
+
+def test_an_error_without_words_is_one_line_too() -> None:
+    class Odd:
+        def __array__(self, *arguments: object, **options: object) -> None:
+            raise NotImplementedError
+
+    with pytest.raises(InputError, match="not an array"):
+        Pairs({"audio": Odd(), "visual": np.ones((3, 2))}, ["a", "b", "c"])

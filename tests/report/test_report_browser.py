@@ -5,7 +5,6 @@ Needs Debian's ``chromium`` and the Python package ``playwright``; skipped where
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +14,18 @@ import numpy as np
 import pytest
 from report_job import make_job, renamed
 
+from chromium import needs_chromium
 from hscmae.data.store import open_store
 from hscmae.demo.corpus import KINDS, make_corpus, with_truth
 from hscmae.extract import extract
 from hscmae.report import write_report
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--autoplay-policy=no-user-gesture-required",
-]
+pytest_plugins = ("chromium",)
+
 HOSTILE = ["<img src=http://127.0.0.1:9/x onerror=alert(1)>", "</script><script>alert(1)</script>", "\" onclick='x"]
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 pytest.importorskip("av", reason="needs the extra media")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
+pytestmark = needs_chromium
 
 
 @dataclass
@@ -58,14 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile = renamed(pairs, HOSTILE, [f"{HOSTILE[i % 3]}{i}" for i in range(len(KINDS))])
     write_report(job.run, path / "hostile.html", file=job.file, pairs=hostile, split="all")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as run:
-        chromium = run.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 def visit(browser: Any, file: Path, width: int = 1200, scheme: str = "light") -> Seen:

@@ -60,6 +60,16 @@ def test_a_decision_that_cannot_be_kept_is_not_made(tmp_path: Path, monkeypatch:
     made.close()
 
 
+@pytest.mark.parametrize("content", [b"my own notes", b'{"a": 1}\nand more', b"\xff\r"])
+def test_nothing_that_stands_in_the_file_is_lost(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    made = Decisions(tmp_path)
+    made.decide("a", "drop")
+    made.close()
+    assert (tmp_path / NAME).read_bytes().startswith(content)
+    assert Decisions(tmp_path).all() == {"a": "drop"}
+
+
 def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
     made = Decisions(tmp_path)
     with pytest.raises(InputError, match="another server keeps decisions there"):

@@ -6,7 +6,6 @@ Needs Debian's ``chromium`` and the Python packages ``playwright`` and ``axe-pla
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,25 +13,18 @@ from typing import Any
 
 import pytest
 
+from chromium import needs_chromium
 from hscmae.cli import main
 from hscmae.data.splits import read_ids
 from serve.serving import CLIPS, Process, served
 
-pytest_plugins = ("serve.fixtures",)
+pytest_plugins = ("chromium", "serve.fixtures")
 
 MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-    "--autoplay-policy=no-user-gesture-required",
-]
 TABS = ("search", "map", "pairs", "about")
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +32,6 @@ def process(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("page")
     with served(archive, folder, "--state", str(folder / "state")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as run:
-        chromium = run.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @dataclass

@@ -15,7 +15,7 @@ from hscmae.benchmark import plots, table
 from hscmae.benchmark.curves import TITLES, curve_lines, curve_names, curve_points, curve_table
 from hscmae.benchmark.jobs import CURVES, DAMAGES, SHARES, Contender, Job
 from hscmae.benchmark.runner import Record, Running, open_runner, split_names, summary
-from hscmae.benchmark.tuning import tune_all
+from hscmae.benchmark.tuning import CHOICE, tune_all
 from hscmae.data.pairs import Pairs
 from hscmae.errors import InputError, RunError
 from hscmae.extras import require
@@ -69,6 +69,8 @@ def benchmark(
         "trials": trials,
         "curves": sorted(curves),
     }
+    if trials:
+        options["choice"] = CHOICE
     rows = max(len(pairs.rows_of("train")) if pairs.split is not None else 0, len(pairs))
     if trials:
         require("optuna", "tune")

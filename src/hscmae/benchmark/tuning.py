@@ -31,6 +31,7 @@ from hscmae.files import write_atomic
 from hscmae.methods import get_method
 from hscmae.training.choice import better
 
+CHOICE = "beats trial 0 by a standard error"  # what a search that is gone on with must share
 CRITERION = "mutual k-NN agreement times the root of feature k-NN, on held-out pairs"
 
 
@@ -66,7 +67,13 @@ def tune(
         raise InputError(f"{contender.name} has nothing to tune")
     if pairs.split is None:
         pairs = replace(pairs, split=np.full(len(pairs), b"train", dtype="S5"))
-    options = {"method": contender.name, "settings": contender.settings, "trials": trials, "splits": [split]}
+    options = {
+        "method": contender.name,
+        "settings": contender.settings,
+        "trials": trials,
+        "splits": [split],
+        "choice": CHOICE,
+    }
     with open_runner(output, pairs, options, **running) as runner:
         (best,), records = tune_all(runner, [contender], split, trials)
         chosen = best_of(records)

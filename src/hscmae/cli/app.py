@@ -14,7 +14,7 @@ import typer
 from hscmae.cli import archive, compare, data, extract, index, pages, search, serve, train
 from hscmae.cli.output import say
 from hscmae.cpus import set_threads
-from hscmae.errors import InputError, RunError, printable
+from hscmae.errors import InputError, RunError, first_line, printable
 from hscmae.version import __version__
 
 DEBUG = "--debug"
@@ -101,7 +101,7 @@ def _run(arguments: list[str]) -> tuple[int, Callable[[], None]]:
             return 1, lambda: None
         if isinstance(error, OSError) and error.filename is not None:
             return _failed(f"{os.fsdecode(error.filename)}: {error.strerror}", 1, debug)
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = first_line(error)
         kind = "" if isinstance(error, OSError) else f"unexpected {type(error).__name__}: "
         return _failed(f"{kind}{what}{'' if debug else ' (--debug shows where)'}", 1, debug)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.errors import InputError, describe_rows
+from hscmae.errors import InputError, describe_rows, first_line
 
 SPLITS = ("train", "val", "test")
 
@@ -25,8 +25,8 @@ def as_array(x: Any, what: str) -> npt.NDArray[Any]:
             x = x.detach().cpu()
             x = x.float() if str(x.dtype) == "torch.bfloat16" else x
         return np.asarray(x)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{what}: not an array ({str(error).splitlines()[0]})") from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{what}: not an array ({first_line(error)})") from None
 
 
 def as_features(x: Any, what: str) -> npt.NDArray[Any]:

@@ -27,6 +27,7 @@ from hscmae.extract.windows import MOST, Sampling, Task, Trouble, Window, decode
 
 # -P: nothing is imported from the folder that the caller happens to be in, which may be the media's.
 CHILD = [sys.executable, "-P", "-m", "hscmae.extract.jail"]
+SECRET = "HSCMAE_TOKEN"
 MOST_HEADER = 1 << 20  # bytes
 PER_MEDIA_SECOND = 4.0  # seconds that decoding a second of a recording may take, beside the limit for each window
 
@@ -100,15 +101,12 @@ class Jail:
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
-            home = str(Path(__file__).resolve().parents[2])
-            paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-            quiet = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._child = subprocess.Popen(
                 CHILD,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)},
+                env=child_environment(),
                 bufsize=0,
                 start_new_session=True,  # an interrupt is the parent's to handle
             )
@@ -125,6 +123,14 @@ class Jail:
         if code is not None and code < 0:
             return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return "out of memory" if code == OUT_OF_MEMORY else f"exit code {code}"
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a process that is to find this package, keep to one thread, and know no secret of a server."""
+    kept = {name: value for name, value in os.environ.items() if name != SECRET}
+    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **alone, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _send(child: subprocess.Popen[bytes], message: dict[str, Any]) -> None:

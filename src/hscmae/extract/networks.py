@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.errors import InputError
+from hscmae.errors import InputError, first_line
 from hscmae.extras import require
 
 QUANTISED = (-2.0, 2.0)  # the range that 8 bits cover
@@ -41,7 +41,7 @@ def _onnx(path: Path) -> Callable[[Float], Float]:
     try:
         session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common base
-        raise InputError(f"{path}: not an ONNX file ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: not an ONNX file ({first_line(error)})") from error
     entry, output = session.get_inputs()[0].name, session.get_outputs()[0].name
     return lambda x: np.asarray(session.run([output], {entry: x})[0], np.float32)
 
@@ -56,7 +56,7 @@ def _tflite(path: Path) -> Callable[[Float], Float]:
                 own.interpreter = module.Interpreter(str(path), num_threads=1)
                 own.interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
-                raise InputError(f"{path}: not a TFLite file ({str(error).splitlines()[0]})") from error
+                raise InputError(f"{path}: not a TFLite file ({first_line(error)})") from error
         interpreter: Any = own.interpreter
         entry = interpreter.get_input_details()[0]
         interpreter.set_tensor(entry["index"], x.reshape(entry["shape"]))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hscmae.errors import InputError
+from hscmae.errors import InputError, first_line
 from hscmae.extract.base import AudioExtractor, Float, Weights
 from hscmae.extract.weights import fetch_with_bar, find_weights, sha256
 from hscmae.extras import require
@@ -85,7 +85,7 @@ def _open(path: Path) -> tuple[Any, int, int]:
             interpreter = module.Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"{path}: not a TFLite file ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: not a TFLite file ({first_line(error)})") from error
     embeddings = [
         entry["index"]
         for entry in interpreter.get_tensor_details()

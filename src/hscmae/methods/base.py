@@ -27,7 +27,7 @@ from hscmae.data.pooling import How, pool_steps
 from hscmae.data.recipe import Recipe
 from hscmae.data.scaling import Standardizer
 from hscmae.data.table import non_finite_rows
-from hscmae.errors import InputError, describe_rows, printable
+from hscmae.errors import InputError, describe_rows, first_line, printable
 from hscmae.evaluation.selection import mutual_knn
 from hscmae.linear.cca import Covariances
 from hscmae.linear.smoothing import fuse
@@ -312,7 +312,7 @@ class Method(Estimator, ABC):
             method.anchors_ = tensors["anchors"] if kept else None
             method._restore(tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(f"{folder}: weights do not fit the settings ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{folder}: weights do not fit the settings ({first_line(error)})") from None
         method.seen_, method.recipe_ = load_seen(folder), config.get("recipe")
         return method
 

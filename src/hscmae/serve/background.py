@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +13,14 @@ from typing import Any, Literal
 
 from hscmae.audit import MIN_PAIRS
 from hscmae.data.store import is_store
+from hscmae.extract.jail import child_environment
 from hscmae.serve.compute import KINDS
 from hscmae.serve.snapshot import Shelf, Snapshot
 
 log = logging.getLogger("hscmae.serve")
 State = Literal["computing", "ready", "failed"]
 COMMAND = [sys.executable, "-P", "-m", "hscmae.serve.compute"]
+VERSION = "[0-9a-f]" * 16
 ENDINGS = {"suspicious": ".json", "map": ".bin"}
 
 
@@ -82,7 +83,7 @@ class Background:
             return Outcome("failed", snapshot.version, why)
         path = self.folder / f"{kind}-{snapshot.version}{ENDINGS[kind]}"
         if not path.is_file():
-            for old in self.folder.glob(f"{kind}-*{ENDINGS[kind]}"):
+            for old in self.folder.glob(f"{kind}-{VERSION}{ENDINGS[kind]}"):  # others are not ours
                 old.unlink(missing_ok=True)
             await self._compute(kind, snapshot, path)
         content = await asyncio.to_thread(path.read_bytes)
@@ -99,7 +100,7 @@ class Background:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**_environment(), "OMP_NUM_THREADS": "1"},
+            env=child_environment(),
         )
         try:
             _, said = await child.communicate()
@@ -118,9 +119,3 @@ def _no_audit(snapshot: Snapshot) -> str:
     if len(snapshot.complete) < MIN_PAIRS:
         return f"To tell wrong pairs from right ones takes at least {MIN_PAIRS} clips with both sound and picture."
     return ""
-
-
-def _environment() -> dict[str, str]:
-    home = str(Path(__file__).resolve().parents[2])
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {k: v for k, v in os.environ.items() if k != "HSCMAE_TOKEN"} | {"PYTHONPATH": os.pathsep.join(paths)}

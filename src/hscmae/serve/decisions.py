@@ -1,6 +1,7 @@
 """What people decided about pairs: each written to the disk before it is confirmed, so that no crash loses one.
 
-A file of JSON lines that only grows; the last line of a clip counts. A line that a crash cut off was never confirmed.
+A file of JSON lines that only grows; the last line of a clip counts. What cannot be read, as a line that a crash cut
+off, is passed over and stays.
 """
 
 from __future__ import annotations
@@ -57,8 +58,7 @@ class Decisions:
 
     def _read(self) -> int:
         content = self.path.read_bytes()
-        whole = content.rpartition(b"\n")[0] + b"\n" if b"\n" in content else b""
-        for line in whole.splitlines():
+        for line in content.splitlines():
             try:
                 entry = json.loads(line)
                 name, choice = entry["id"], entry["decision"]
@@ -68,10 +68,9 @@ class Decisions:
                 log.warning("a line of the decisions cannot be read")
                 continue
             self._note(name, choice)
-        if len(whole) < len(content):
-            os.ftruncate(self._handle, len(whole))  # never confirmed
-            os.fsync(self._handle)
-        return len(whole)
+        if content and not content.endswith(b"\n"):
+            return len(content) + os.pwrite(self._handle, b"\n", len(content))
+        return len(content)
 
     def _note(self, name: str, choice: str | None) -> None:
         if choice is None:

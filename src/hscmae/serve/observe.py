@@ -94,7 +94,7 @@ class Observe:
             self._note(scope, status, seconds, sent, request_id.decode(), error)
 
     def _note(self, scope: Scope, status: int, seconds: float, sent: int, request_id: str, error: str | None) -> None:
-        route = getattr(scope.get("route"), "path", None) or scope.get("hscmae.route") or "none"
+        route = getattr(scope.get("route"), "path", None) or "none"
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.in_flight.dec()
         self.metrics.requests.labels(method, route, str(status)).inc()

@@ -12,6 +12,7 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, Request, Response
 
 from hscmae.serve.problems import Problem
+from hscmae.serve.ranges import unchanged
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -45,7 +46,7 @@ def pages() -> APIRouter:
         return _sent(request, known[name])
 
     for path, name in PAGES.items():
-        router.add_route(path, _endpoint(known[name]), include_in_schema=False)
+        router.add_api_route(path, _endpoint(known[name]), methods=["GET", "HEAD"], include_in_schema=False)
     return router
 
 
@@ -65,7 +66,7 @@ def _read(file: Traversable) -> File:
 
 def _sent(request: Request, file: File) -> Response:
     headers = {"ETag": file.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-    if file.etag in request.headers.get("if-none-match", ""):
+    if unchanged(request.headers, file.etag):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(file.small, media_type=file.kind, headers={**headers, "Content-Encoding": "gzip"})

@@ -38,6 +38,20 @@ def range_of(header: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
+def unchanged(request: Mapping[str, str], etag: str) -> bool:
+    """Whether the client says that it has this state already.
+
+    >>> unchanged({"if-none-match": '"a", W/"b"'}, '"b"'), unchanged({}, '"b"')
+    (True, False)
+    """
+    return etag in (tag.strip().removeprefix("W/") for tag in request.get("if-none-match", "").split(","))
+
+
+def part_of(request: Mapping[str, str], etag: str, size: int) -> tuple[int, int] | None:
+    """``range_of`` of a request; the whole where it asks for a part of another state."""
+    return range_of(request.get("range"), size) if request.get("if-range", etag) == etag else None
+
+
 def file_response(
     handle: int, size: int, kind: str, etag: str, request: Mapping[str, str], method: str, headers: Mapping[str, str]
 ) -> Response:
@@ -53,13 +67,11 @@ def file_response(
         headers: further ones of the answer.
     """
     given = {**headers, "ETag": etag, "Accept-Ranges": "bytes"}
-    part = None
+    if unchanged(request, etag):
+        os.close(handle)
+        return Response(status_code=304, headers=given)
     try:
-        if etag in (tag.strip() for tag in request.get("if-none-match", "").split(",")):
-            os.close(handle)
-            return Response(status_code=304, headers=given)
-        if request.get("if-range", etag) == etag:
-            part = range_of(request.get("range"), size)
+        part = part_of(request, etag, size)
     except Problem:
         os.close(handle)
         raise

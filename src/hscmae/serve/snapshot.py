@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from hscmae.artifact import CONFIG
 from hscmae.data.pairs import IntArray
 from hscmae.data.store import MANIFEST, is_store
 from hscmae.errors import HscmaeError, InputError
-from hscmae.search.archive import ARCHIVE, EMBEDDINGS, Archive, read_about
+from hscmae.search.archive import ARCHIVE, EMBEDDINGS, RUN, Archive, read_about
 from hscmae.search.index import Index, open_index
 from hscmae.serve.observe import Metrics
 from hscmae.serve.settings import Settings
@@ -165,9 +166,9 @@ def version_of(folder: Path) -> str:
 def marks_of(settings: Settings) -> tuple[object, ...]:
     """States of the files that change when an archive or its index is rebuilt."""
     places = [store_of(settings.archive) / MANIFEST, settings.archive / ARCHIVE]
-    places += [settings.archive / "run" / "config.json"]
+    places += [settings.archive / RUN / CONFIG]
     if settings.index is not None and "://" not in settings.index:
-        places.append(Path(settings.index) / "manifest.json")
+        places.append(Path(settings.index) / MANIFEST)
     marks: list[object] = []
     for place in places:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from hscmae.serve.sniff import HEAD, agrees, ending_of
 
 log = logging.getLogger("hscmae.serve")
 PREFIX = "hscmae-serve-"
+LOCK = ".hscmae-serve"  # held by the server whose folder it is in, as long as it lives
 LIMITS = Limits(seconds=15.0, memory=2 * 2**30, pixels=50_000_000)
 LATEST = 6 * 3600.0  # seconds: the latest moment that ``at`` may name
 UNREADABLE = "This file cannot be read as a sound, a picture or a video."
@@ -48,7 +50,10 @@ class Uploads:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         _sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = os.open(self.folder / "making", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        (self.folder / "making").rename(self.folder / LOCK)  # only now it can be taken for a dead server's
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
 
@@ -96,6 +101,7 @@ class Uploads:
     def close(self) -> None:
         """Remove what is left."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
 
 
 def _words(snapshot: Snapshot, source: str | None) -> str:
@@ -135,20 +141,13 @@ def safe_name(name: str) -> str:
 
 
 def _sweep() -> None:
-    """Remove folders of servers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not _lives(int(pid)):
-            with suppress(OSError):
-                if folder.stat().st_uid == os.getuid() and not folder.is_symlink():
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    """Remove folders of servers that were killed: a lock that nobody holds tells them, in other containers too."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError):
+            handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle).st_uid == os.getuid() and not lock.parent.is_symlink():
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(handle)

@@ -16,6 +16,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from hscmae.errors import first_line
 from hscmae.streams import Noise
 from hscmae.training.features import Batch
 
@@ -62,7 +63,7 @@ class Captured:
             try:
                 self.replay, self.losses = self._record(work)
             except RuntimeError as error:
-                log.warning("training goes on without a CUDA graph: %s", str(error).splitlines()[0])
+                log.warning("training goes on without a CUDA graph: %s", first_line(error))
                 self.failed = True
                 noise.draw_from({})  # those of a recording that failed may be locked
                 return self.compute(batch, noise)

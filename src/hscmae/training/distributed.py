@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from hscmae.errors import RunError
+from hscmae.errors import RunError, first_line
 
 # A process that hangs ends the job after this long; one that dies does so at once. Processes do the same work side by
 # side, so they never wait for each other by more than the writing of a checkpoint.
@@ -194,7 +194,7 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RunError(f"another process of this job has ended or hangs; {RESUME} ({reason})") from None
 
 
@@ -235,7 +235,7 @@ def join() -> Store:
         group = PrefixStore("group", store)
         dist.init_process_group(backend, store=group, rank=number, world_size=count, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise RunError(f"the processes do not find each other ({str(error).splitlines()[0]})") from None
+        raise RunError(f"the processes do not find each other ({first_line(error)})") from None
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     # torchrun passes on both; a job in the background of a shell would ignore the second.

@@ -12,7 +12,7 @@ from hscmae.serve.api.models import ClipOut, ClipsOut, FiltersOut, Number, Wavef
 from hscmae.serve.api.search import as_json
 from hscmae.serve.media import Place, find, open_place
 from hscmae.serve.problems import Problem
-from hscmae.serve.ranges import file_response, range_of
+from hscmae.serve.ranges import file_response, part_of, unchanged
 from hscmae.serve.searching import rows_of
 from hscmae.serve.services import card, row_of, services
 from hscmae.serve.snapshot import Snapshot
@@ -156,7 +156,7 @@ def _file_of(snapshot: Snapshot, row: int, modality: str | None) -> Place:
 
 def _same(request: Request, etag: str) -> Response | None:
     """That nothing changed since the client asked before."""
-    if etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
+    if unchanged(request.headers, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag, "Cache-Control": CACHED})
     return None
 
@@ -166,9 +166,7 @@ def _cached(content: bytes, kind: str, etag: str, request: Request | None = None
     if request is None:
         return Response(content, media_type=kind, headers=headers)
     headers["Accept-Ranges"] = "bytes"
-    part = None
-    if request.headers.get("if-range", etag) == etag:
-        part = range_of(request.headers.get("range"), len(content))
+    part = part_of(request.headers, etag, len(content))
     if part is None:
         return Response(content, media_type=kind, headers=headers)
     start, stop = part

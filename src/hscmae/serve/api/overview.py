@@ -17,6 +17,7 @@ from hscmae.serve.api.models import ClipsOut, MapOut, RowsIn, TokenIn, problems
 from hscmae.serve.api.search import as_json
 from hscmae.serve.guard import COOKIE
 from hscmae.serve.problems import Problem, busy
+from hscmae.serve.ranges import unchanged
 from hscmae.serve.services import card, services
 from hscmae.serve.snapshot import Snapshot
 from hscmae.version import __version__
@@ -52,7 +53,7 @@ async def points(request: Request) -> Response:
         raise Problem(HTTPStatus.NOT_FOUND, "The map is not computed yet.")
     etag = f'"{outcome.version}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if request.headers.get("if-none-match") == etag:
+    if unchanged(request.headers, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(outcome.content, media_type="application/octet-stream", headers=headers)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.formparsers import MultiPartException
 
 from hscmae.errors import InputError
@@ -59,45 +59,43 @@ At = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which results, whatever the query."""
+
+    to: To = None
+    k: Number = 24
+    offset: Offset = 0
+    where: Where = None
+    group: Group = False
+
+
 @router.get("/api/search", response_model=AnswerOut, responses=problems(400, 404, 410, 422))
 async def search(
     request: Request,
+    wanted: Annotated[Wanted, Depends()],
     id: Id = None,
     vector: Vector = None,
     from_: From = None,
-    to: To = None,
-    k: Number = 24,
-    offset: Offset = 0,
-    where: Where = None,
-    group: Group = False,
 ) -> Response:
     """The clips nearest to a clip, or to a link's query, the best first; the query itself is left out."""
     app = services(request)
     snapshot = app.snapshot
-    asked = _asked(snapshot, id, vector, from_)
-    return await _answer(app, snapshot, asked, to, k, offset, where or (), group, vector)
+    return await _answer(app, snapshot, _asked(snapshot, id, vector, from_), wanted, vector)
 
 
 @router.post(
     "/api/search", response_model=AnswerOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
 )
 async def search_by_file(
-    request: Request,
-    from_: From = None,
-    to: To = None,
-    k: Number = 24,
-    offset: Offset = 0,
-    where: Where = None,
-    group: Group = False,
-    at: At = None,
+    request: Request, wanted: Annotated[Wanted, Depends()], from_: From = None, at: At = None
 ) -> Response:
     """The clips nearest to a sound, a picture or a video that is sent; `vector` of the answer repeats the search."""
     app = services(request)
     snapshot = app.snapshot
-    _known(snapshot, to)
+    _known(snapshot, wanted.to)
     asked = await _of_file(app, snapshot, request, from_, at)
-    vector = to_text(snapshot.archive, asked.z)
-    return await _answer(app, snapshot, asked, to, k, offset, where or (), group, vector)
+    return await _answer(app, snapshot, asked, wanted, to_text(snapshot.archive, asked.z))
 
 
 @router.post(
@@ -165,36 +163,27 @@ async def _of_file(app: Services, snapshot: Snapshot, request: Request, source: 
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the file as the part “file” of a multipart form.")
     try:
-        async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
-            asked = await app.uploads.query(snapshot, await read_upload(form), source, at)
-    except (MultiPartException, ValueError, KeyError, LookupError) as error:
-        if isinstance(error, InputError):
-            raise
+        form = await request.form(max_files=1, max_fields=8, max_part_size=4096)
+    except (MultiPartException, ValueError, LookupError):
         raise Problem(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+    try:
+        asked = await app.uploads.query(snapshot, await read_upload(form), source, at)
+    finally:
+        await form.close()
     # Searched by what the link will hold, so that the link gives the same results.
     z = from_text(snapshot.archive, to_text(snapshot.archive, asked.z[:MOST_WINDOWS]))
     return Asked(asked.text, asked.source, z, asked.own)
 
 
-async def _answer(
-    app: Services,
-    snapshot: Snapshot,
-    asked: Asked,
-    to: str | None,
-    k: int,
-    offset: int,
-    where: Sequence[str],
-    group: bool,
-    vector: str | None,
-) -> Response:
-    target = _known(snapshot, to)
-    found = await app.searcher.answer(snapshot, asked, offset + k + 1, to=target, where=where, group=group)
+async def _answer(app: Services, snapshot: Snapshot, asked: Asked, wanted: Wanted, vector: str | None) -> Response:
+    target, end = _known(snapshot, wanted.to), wanted.offset + wanted.k
+    found = await app.searcher.answer(snapshot, asked, end + 1, to=target, where=wanted.where or (), group=wanted.group)
     rows = snapshot.archive.clips.row_of
     results = [
         {**card(snapshot, rows[r.id]), "rank": r.rank, "score": round(r.score, 6), "modality": r.modality}
-        for r in found.results[offset : offset + k]
+        for r in found.results[wanted.offset : end]
     ]
-    more = len(found.results) > offset + k
+    more = len(found.results) > end
     return as_json(
         {
             "query": found.query,
