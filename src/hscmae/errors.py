@@ -36,7 +36,7 @@ def describe_rows(rows: Sequence[int], limit: int = 5) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's own words, on one line; its kind where it has none.
+    r"""An error's own words, on one line; its kind where it has none.
 
     >>> first_line(ValueError("no\nand again no")), first_line(NotImplementedError())
     ('no', 'NotImplementedError')
