@@ -36,21 +36,13 @@ from sklearn.metrics import adjusted_mutual_info_score
 import hscmae
 from benchmarks.pages import RESULTS
 from benchmarks.studies import selection_report
+from benchmarks.studies.criteria import held_out_correlation, linear_cka, mean_rank, paired_mrr
 from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.splits import exclude_ids, resplit, validation_rows
 from hscmae.demo.run import make_data
 from hscmae.evaluation.retrieval import Retrieval
-from hscmae.evaluation.selection import (
-    alignment_gap,
-    effective_rank,
-    held_out_correlation,
-    linear_cka,
-    mean_rank,
-    mutual_knn,
-    nearest,
-    paired_mrr,
-)
+from hscmae.evaluation.selection import alignment_gap, effective_rank, mutual_knn, nearest
 from hscmae.linear.smoothing import fuse
 from hscmae.methods import get_method
 from hscmae.methods.base import Method

@@ -18,17 +18,11 @@ import numpy as np
 import torch
 
 import hscmae
+from benchmarks.studies.criteria import mean_rank, paired_mrr
 from benchmarks.studies.tasks import development
 from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Retrieval
-from hscmae.evaluation.selection import (
-    alignment_gap,
-    effective_rank,
-    feature_knn,
-    mean_rank,
-    mutual_knn,
-    paired_mrr,
-)
+from hscmae.evaluation.selection import alignment_gap, effective_rank, feature_knn, mutual_knn
 from hscmae.linear.smoothing import fuse
 from hscmae.methods.hscmae import HSCMAE
 from hscmae.nn.anchors import attend

@@ -2,7 +2,7 @@
 
 All take the embeddings of n held-out pairs in the two modalities, row ``i`` of one paired with row ``i`` of the other,
 and return one number. Neither ``alignment_gap`` nor ``mutual_knn`` compares models of different dimension: both favour
-few dimensions, so fix the dimension or watch ``effective_rank`` and ``mean_rank`` beside them.
+few dimensions, so fix the dimension or watch ``effective_rank`` beside them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import FloatArray, IntArray
+from hscmae.data.pairs import FloatArray
 from hscmae.errors import InputError
-from hscmae.evaluation.grid import BLOCK_SCORES, Float64Array, as_rows, to_grid
+from hscmae.evaluation.grid import BLOCK_SCORES, Float64Array, as_rows
 
 
 def alignment_gap(a: FloatArray, v: FloatArray) -> float:
@@ -31,7 +31,7 @@ def alignment_gap(a: FloatArray, v: FloatArray) -> float:
     Raises:
         InputError: shapes that differ, no rows, or values that are not finite.
     """
-    a, v = map(unit_rows, _paired(a, v))
+    a, v = map(unit_rows, paired(a, v))
     return float(np.einsum("ij,ij->", a, v) / len(a) - a.mean(axis=0) @ v.mean(axis=0))
 
 
@@ -62,7 +62,7 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
     Raises:
         InputError: numbers of rows that differ, fewer than two rows, k below 1, or values that are not finite.
     """
-    a, v = _paired(a, v, same_dim=False)
+    a, v = paired(a, v, same_dim=False)
     ks = scales(len(a)) if k is None else (min(k, len(a) - 1),)
     # In another order, so that a collapsed embedding, where everything ties, does not agree by the order of its rows.
     order = np.random.default_rng(0).permutation(len(v))
@@ -90,8 +90,8 @@ def feature_knn(a: FloatArray, v: FloatArray, x: FloatArray, y: FloatArray, k: i
     Raises:
         InputError: see ``mutual_knn``.
     """
-    a, v = _paired(a, v)
-    x, y = _paired(x, y, same_dim=False)
+    a, v = paired(a, v)
+    x, y = paired(x, y, same_dim=False)
     k = max(1, len(a) // 10) if k is None else k
     both = [_places_in_both(nearest(z, k, among), nearest(own, k)) for z, among, own in ((a, v, y), (v, a, x))]
     return float(np.mean([len(place) / (len(a) * min(k, len(a) - 1)) for place in both]))
@@ -124,7 +124,7 @@ def grounded_rows(
     Raises:
         InputError: see ``mutual_knn``.
     """
-    a, v = _paired(a, v)
+    a, v = paired(a, v)
     ks = scales(len(a))
     # As in ``mutual_knn``: rows that all tie must not agree by their order.
     order = np.random.default_rng(0).permutation(len(v))
@@ -189,59 +189,6 @@ def nearest(x: FloatArray, k: int, among: FloatArray | None = None) -> npt.NDArr
     return np.concatenate(blocks)
 
 
-def linear_cka(a: FloatArray, v: FloatArray) -> float:
-    """Linear centred kernel alignment of the two embeddings, in [0, 1]; higher is better.
-
-    ``|A'V|_F^2 / (|A'A|_F |V'V|_F)`` with centred columns (Kornblith et al., ICML 2019). Rows are taken as they are,
-    not at unit norm; the dimensions may differ. 0 where an embedding is constant.
-
-    Args:
-        a: embeddings of one modality, shape (n, dim).
-        v: embeddings of the other, shape (n, dim'), paired by row.
-
-    Raises:
-        InputError: numbers of rows that differ, no rows, or values that are not finite.
-    """
-    a, v = map(_centred, _paired(a, v, same_dim=False))
-    scale = float(np.linalg.norm(a.T @ a) * np.linalg.norm(v.T @ v))
-    return float(np.linalg.norm(a.T @ v) ** 2 / scale) if scale > 0 else 0.0
-
-
-def paired_mrr(a: FloatArray, v: FloatArray) -> float:
-    """Mean reciprocal rank of the true pair, both directions averaged, in (0, 1]; higher is better, ties pessimistic.
-
-    ``mean_i 1 / rank_i`` (Voorhees, TREC-8, 1999). Raises ``InputError`` like ``alignment_gap``.
-    """
-    return float(np.mean([(1 / ranks).mean() for ranks in _pair_ranks(a, v)]))
-
-
-def mean_rank(a: FloatArray, v: FloatArray) -> float:
-    """Mean rank of the true pair, both directions averaged, scaled to [0, 1]; 0 is best, 1/2 is chance.
-
-    ``mean_i (rank_i - 1) / (n - 1)``, ties pessimistic. Holds up between models of different dimension. Raises
-    ``InputError`` like ``alignment_gap``.
-    """
-    return float(np.mean([(ranks - 1).mean() / max(1, len(ranks) - 1) for ranks in _pair_ranks(a, v)]))
-
-
-def held_out_correlation(a: FloatArray, v: FloatArray) -> float:
-    """Mean over the dimensions of the Pearson correlation of a coordinate between the modalities, in [-1, 1].
-
-    ``mean_j corr(a[:, j], v[:, j])`` on pairs that were not fitted (Andrew et al., Deep CCA, ICML 2013, report its
-    sum). Higher is better; a constant coordinate counts 0. Depends on the basis: meaningful for canonical directions.
-
-    Args:
-        a: embeddings of one modality, shape (n, dim).
-        v: embeddings of the other, shape (n, dim), paired by row.
-
-    Raises:
-        InputError: shapes that differ, no rows, or values that are not finite.
-    """
-    a, v = map(_centred, _paired(a, v))
-    scale = np.sqrt((a * a).sum(axis=0) * (v * v).sum(axis=0))
-    return float(np.mean((a * v).sum(axis=0) / np.where(scale > 0, scale, np.inf)))
-
-
 def effective_rank(x: FloatArray) -> float:
     """Number of dimensions that the centred embedding really uses, between 1 and dim (0 if it is constant).
 
@@ -254,7 +201,7 @@ def effective_rank(x: FloatArray) -> float:
     Raises:
         InputError: not two-dimensional, no rows, or values that are not finite.
     """
-    values = np.linalg.svd(_centred(_checked(x)), compute_uv=False)
+    values = np.linalg.svd(centred(_checked(x)), compute_uv=False)
     if not values.any():
         return 0.0
     share = values[values > 0] / values.sum()
@@ -272,7 +219,7 @@ def unit_rows(x: FloatArray) -> Float64Array:
     return x / np.where(norms > 0, norms, 1.0)
 
 
-def _centred(x: Float64Array) -> Float64Array:
+def centred(x: Float64Array) -> Float64Array:
     """Columns of mean 0; the first row goes first, so that a constant column becomes 0 and not rounding noise."""
     moved: Float64Array = x - x[0]
     moved -= moved.mean(axis=0)
@@ -286,23 +233,9 @@ def _checked(x: FloatArray) -> Float64Array:
     return rows
 
 
-def _paired(a: FloatArray, v: FloatArray, *, same_dim: bool = True) -> tuple[Float64Array, Float64Array]:
+def paired(a: FloatArray, v: FloatArray, *, same_dim: bool = True) -> tuple[Float64Array, Float64Array]:
+    """Both in float64; raises ``InputError`` unless they match by row, and by dimension where it must be the same."""
     a, v = _checked(a), _checked(v)
     if len(a) != len(v) or (same_dim and a.shape != v.shape):
         raise InputError(f"embeddings of held-out pairs must match by row, got shapes {a.shape} and {v.shape}")
     return a, v
-
-
-def _pair_ranks(a: FloatArray, v: FloatArray) -> list[IntArray]:
-    """Rank of each true pair in either direction, 1 is best, behind every item of equal score."""
-    a, v = (to_grid(x) for x in _paired(a, v))
-    step = max(1, BLOCK_SCORES // len(a))
-    ranks = []
-    for queries, gallery in ((a, v), (v, a)):
-        blocks = []
-        for start in range(0, len(a), step):
-            scores = queries[start : start + step] @ gallery.T
-            own = scores[np.arange(len(scores)), np.arange(start, start + len(scores))]
-            blocks.append(np.count_nonzero(scores >= own[:, None], axis=1))
-        ranks.append(np.concatenate(blocks))
-    return ranks
