@@ -20,6 +20,7 @@ import torch
 import hscmae
 from benchmarks.studies.criteria import mean_rank, paired_mrr
 from benchmarks.studies.tasks import development
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Retrieval
 from hscmae.evaluation.selection import alignment_gap, effective_rank, feature_knn, mutual_knn
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--rows", type=int, default=0, help="take this many training rows at random; 0: all")
+    parser.add_argument("--wrong", type=float, default=0.0, help="share of training pairs that are permuted")
     parser.add_argument("--taus", type=float, nargs="+", default=[0.1])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -106,12 +108,14 @@ def main() -> None:
         if arguments.rows:
             train = np.random.default_rng(split).permutation(pairs.rows_of("train"))[: arguments.rows]
             pairs = pairs.take(np.sort(np.concatenate([train, pairs.rows_of("test")])))
+        if arguments.wrong:
+            pairs = with_wrong_pairs(pairs, arguments.wrong, split)
         for variant in arguments.variants:
             settings = settings_from(None, variant.split())
             training = {"refit": False, "patience": 1000, "evaluations": 4} | settings.pop("training", {})
             model = Watched.from_settings({**settings, "training": training})
 
-            where = {"file": arguments.file.stem, "rows": arguments.rows, "split": split, "variant": variant}
+            where = {"file": arguments.file.stem, "rows": arguments.rows, "wrong": arguments.wrong, "split": split, "variant": variant}
             model.watch(pairs, partial(append, arguments.output, where), tuple(arguments.taus))
             model.fit(pairs)
             part = model.summary_["chosen_step"] / model.config.training.planned_steps(model.summary_["rows"])

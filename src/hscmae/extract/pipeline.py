@@ -144,7 +144,6 @@ def describe_all(
     cores = usable_cpus()
     jobs = jobs or cores
     feeders = min(jobs, len(clips))
-    decoder_threads = max(1, cores // max(1, feeders))
     todo, done = queue.SimpleQueue[MediaClip](), queue.SimpleQueue[Recording | BaseException]()
     for clip in clips:
         todo.put(clip)
@@ -154,12 +153,7 @@ def describe_all(
     def feed(jail: Jail) -> None:
         try:
             with jail:
-                while not stop.is_set():
-                    try:
-                        clip = todo.get_nowait()
-                    except queue.Empty:
-                        return
-                    done.put(_describe(clip, job, jail, networks, append, decoder_threads, stop))
+                _Line(job, jail, networks, append, done.put, max(1, cores // feeders), stop).describe(todo)
         except _Stopped:
             pass
         except BaseException as error:
@@ -187,71 +181,97 @@ class _Stopped(Exception):
     """The job was stopped."""
 
 
-def _describe(
-    clip: MediaClip,
-    job: Job,
-    jail: Jail,
-    networks: Networks,
-    append: Append,
-    threads: int,
-    stop: threading.Event,
-) -> Recording:
-    """Decode and describe one recording."""
-    wanted = {m: path for m, path in clip.files().items() if m in job.extractors}
-    files: dict[str, tuple[str, int, int]] = {}
-    problems: list[tuple[str, str]] = []
-    for m, path in list(wanted.items()):
-        try:
-            files[m] = file_state(clip, path)
-            if not path.is_file():
-                raise OSError("not a regular file")
-        except OSError as error:
-            problems.append((m, f"cannot be opened ({error.strerror or error})"))
-            del wanted[m]
-    task = Task(
-        audio=wanted.get("audio"),
-        visual=wanted.get("visual"),
-        rate=job.audio.rate if job.audio else None,
-        fit=job.visual.fit if job.visual else None,
-        sampling=job.sampling,
-        limits=job.limits,
-        threads=threads,
-        at=job.at,
-    )
-    rows: list[Row] = []
-    waiting: deque[tuple[Window, dict[str, Future[Float]]]] = deque()
+@dataclass
+class _Draft:
+    """A recording under way."""
 
-    def take() -> None:
-        window, promised = waiting.popleft()
+    clip: MediaClip
+    files: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Line:
+    """Decodes recordings in turn; their windows stand in line until they are described, that decoding need not wait.
+
+    A recording is done when its windows are; ``None`` stands in line behind the last of them.
+    """
+
+    job: Job
+    jail: Jail
+    networks: Networks
+    append: Append
+    done: Callable[[Recording], None]
+    threads: int
+    stop: threading.Event
+    _waiting: deque[tuple[_Draft, Window | None, dict[str, Future[Float]]]] = field(default_factory=deque)
+
+    def describe(self, todo: queue.SimpleQueue[MediaClip]) -> None:
+        """Describe recordings until there are none, or ``stop`` is set."""
+        while True:
+            try:
+                draft = _Draft(todo.get_nowait())
+            except queue.Empty:
+                break
+            for window, promised in self._decode(draft):
+                self._waiting.append((draft, window, promised))
+                while len(self._waiting) > AHEAD:
+                    self._take()
+            self._waiting.append((draft, None, {}))
+        while self._waiting:
+            self._take()
+
+    def _decode(self, draft: _Draft) -> Generator[tuple[Window, dict[str, Future[Float]]], None, None]:
+        """Windows of a recording, with their features to come."""
+        job = self.job
+        wanted = {m: path for m, path in draft.clip.files().items() if m in job.extractors}
+        for m, path in list(wanted.items()):
+            try:
+                draft.files[m] = file_state(draft.clip, path)
+                if not path.is_file():
+                    raise OSError("not a regular file")
+            except OSError as error:
+                draft.problems.append((m, f"cannot be opened ({error.strerror or error})"))
+                del wanted[m]
+        task = Task(
+            audio=wanted.get("audio"),
+            visual=wanted.get("visual"),
+            rate=job.audio.rate if job.audio else None,
+            fit=job.visual.fit if job.visual else None,
+            sampling=job.sampling,
+            limits=job.limits,
+            threads=self.threads,
+            at=job.at,
+        )
+        for item in self.jail.decode(task) if wanted else iter(()):
+            if self.stop.is_set():
+                raise _Stopped
+            if isinstance(item, Trouble):
+                draft.problems.append((item.modality, _without_path(item.text, wanted)))
+                continue
+            promised = {}
+            if item.sound is not None:
+                promised["audio"] = self.networks.submit("audio", item.sound)
+            if item.pictures is not None:
+                promised["visual"] = self.networks.submit("visual", (item.pictures, item.steps))
+            yield item, promised
+        if self.stop.is_set():
+            raise _Stopped
+
+    def _take(self) -> None:
+        draft, window, promised = self._waiting.popleft()
+        if window is None:
+            self.done(Recording(draft.clip.id, draft.files, tuple(draft.rows), tuple(draft.problems)))
+            return
         kept = {}
         for m, steps in promised.items():
             if np.isfinite(found := steps.result()).all():
-                kept[m] = append(m, found)
+                kept[m] = self.append(m, found)
             else:
-                problems.append((m, f"features that are not finite at {seconds(window.start)} s"))
+                draft.problems.append((m, f"features that are not finite at {seconds(window.start)} s"))
         if kept:
-            rows.append(Row(window.start, window.end, kept))
-
-    items = jail.decode(task) if wanted else iter(())
-    for item in items:
-        if stop.is_set():
-            raise _Stopped
-        if isinstance(item, Trouble):
-            problems.append((item.modality, _without_path(item.text, wanted)))
-            continue
-        promised = {}
-        if item.sound is not None:
-            promised["audio"] = networks.submit("audio", item.sound)
-        if item.pictures is not None:
-            promised["visual"] = networks.submit("visual", (item.pictures, item.steps))
-        waiting.append((item, promised))
-        if len(waiting) > AHEAD:
-            take()
-    while waiting:
-        take()
-    if stop.is_set():
-        raise _Stopped
-    return Recording(clip.id, files, tuple(rows), tuple(problems))
+            draft.rows.append(Row(window.start, window.end, kept))
 
 
 def file_state(clip: MediaClip, path: Path) -> tuple[str, int, int]:
