@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hscmae.errors import InputError, RunError
 from hscmae.search import faiss as faiss_module
+from hscmae.search import lancedb as lancedb_module
 from hscmae.search.backend import Backend
 from hscmae.search.exact import ExactSearch
 from hscmae.search.faiss import FaissBackend
@@ -154,6 +155,29 @@ def test_a_graph_with_a_filter_gives_k(tmp_path: Path, monkeypatch: pytest.Monke
         assert all(len(results) == 10 for results in found)
         assert hits / best.size > 0.9
     assert backend.count() == len(left)
+
+
+def test_an_index_of_lancedb_looks_into_labels_and_reads_no_other_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb")
+    monkeypatch.setattr(lancedb_module, "MANY", 1000)
+    rng = np.random.default_rng(0)
+    x, queries = clips(rng, 3000, 16), unit(rng.standard_normal((100, 16)))
+    silent = np.arange(3000) % 7 == 0
+    x["audio"][silent] = 0
+    with LanceBackend(str(tmp_path / "i"), 16, SPACES) as backend:
+        backend.add([str(i) for i in range(3000)], x, [[f"part={i % 5}", f"half={i % 2}"] for i in range(3000)])
+        backend.finish()
+        asked = backend._table.search(queries[0], vector_column_name="audio")
+        assert "ScalarIndexQuery" in asked.where(lancedb_module.carries(["part=2"]), prefilter=True).explain_plan()
+        heard = np.flatnonzero(~silent)
+        for where, rows in (((), heard), (("part=2", "half=1"), heard[(heard % 5 == 2) & (heard % 2 == 1)])):
+            found = backend.search("audio", queries, 10, where)
+            best = ExactSearch(x["audio"])(queries, 10, rows=rows).rows
+            hits = sum(len({int(n) for n, _ in a} & set(b)) for a, b in zip(found, best.tolist(), strict=True))
+            assert all(len(results) == 10 for results in found)
+            assert hits / best.size > 0.95
 
 
 def test_another_dimension_or_other_spaces_are_refused(kind: str, place: str, table: str) -> None:

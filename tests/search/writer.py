@@ -14,7 +14,7 @@ import numpy as np
 from hscmae.search.backend import Backend
 from hscmae.search.index import BACKENDS
 
-DIM, SPACES = 4, ("audio", "visual")
+DIM, SPACES = 16, ("audio", "visual")  # from 10 dimensions on LanceDB looks into the vectors that it is given
 TABLE = "written"
 
 

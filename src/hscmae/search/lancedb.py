@@ -97,7 +97,8 @@ class LanceBackend(Backend):
                 self._table.merge_insert("id")
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
-                .execute(rows, timeout=timedelta(minutes=30))
+                # "null": a clip that lacks a modality is no fault.
+                .execute(rows, on_bad_vectors="null", timeout=timedelta(minutes=30))
             )
         )
 
@@ -109,7 +110,8 @@ class LanceBackend(Backend):
     def search(
         self, space: str, queries: Float32Array, k: int, where: Sequence[str] = ()
     ) -> list[list[tuple[str, float]]]:
-        condition = " AND ".join([f"`{space}` IS NOT NULL", *(f"array_has(tags, {_literal(tag)})" for tag in where)])
+        # Clips without a vector have no distance, and are left out by LanceDB: to filter them would read all vectors.
+        condition = carries(where) if where else ""
         found: list[list[tuple[str, float]]] = []
         for first in range(0, len(queries), AT_ONCE):
             block = queries[first : first + AT_ONCE]
@@ -125,7 +127,8 @@ class LanceBackend(Backend):
     def _ask(self, space: str, queries: Float32Array, k: int, condition: str) -> Any:
         asked = list(np.asarray(queries, np.float32)) if len(queries) > 1 else np.asarray(queries[0], np.float32)
         query = self._table.search(asked, vector_column_name=space).distance_type("cosine")
-        query = query.where(condition, prefilter=True).limit(k).select(["id", "_distance"])
+        query = query.where(condition, prefilter=True) if condition else query
+        query = query.limit(k).select(["id", "_distance"])
         return query.nprobes(PROBES).refine_factor(REFINE).to_arrow()
 
     def count(self) -> int:
@@ -144,12 +147,10 @@ class LanceBackend(Backend):
     def finish(self) -> None:
         self._told(self._table.optimize)
         if self.count() >= MANY:
-            for space in self.spaces:
-                self._told(
-                    lambda space=space: self._table.create_index(
-                        metric="cosine", vector_column_name=space, index_type="IVF_HNSW_SQ", replace=True
-                    )
-                )
+            kinds = require("lancedb.index", "lancedb")
+            configs = {"tags": kinds.LabelList()} | {m: kinds.HnswSq(distance_type="cosine") for m in self.spaces}
+            for column, config in configs.items():
+                self._told(lambda column=column, config=config: self._table.create_index(column, config=config))
 
     def close(self) -> None:
         pass
@@ -167,6 +168,11 @@ def _told(place: str, work: Any) -> Any:
         damaged = any(word in text.lower() for word in ("not found", "invalid", "corrupt", "eof", "range", "parse"))
         kind = InputError if damaged or isinstance(error, ValueError) else RunError
         raise kind(f"{place}: LanceDB: {text}") from error
+
+
+def carries(tags: Sequence[str]) -> str:
+    """The filter of clips that carry all of the tags, in words that LanceDB answers from its index of tags."""
+    return f"array_has_all(tags, [{', '.join(map(_literal, tags))}])"
 
 
 def _literal(text: str) -> str:
