@@ -115,7 +115,13 @@ def main() -> None:
             training = {"refit": False, "patience": 1000, "evaluations": 4} | settings.pop("training", {})
             model = Watched.from_settings({**settings, "training": training})
 
-            where = {"file": arguments.file.stem, "rows": arguments.rows, "wrong": arguments.wrong, "split": split, "variant": variant}
+            where = {
+                "file": arguments.file.stem,
+                "rows": arguments.rows,
+                "wrong": arguments.wrong,
+                "split": split,
+                "variant": variant,
+            }
             model.watch(pairs, partial(append, arguments.output, where), tuple(arguments.taus))
             model.fit(pairs)
             part = model.summary_["chosen_step"] / model.config.training.planned_steps(model.summary_["rows"])

@@ -24,24 +24,34 @@ def views(n, seed=0):
     return {"audio": torch.from_numpy(a + 1), "visual": torch.from_numpy(v - 2)}
 
 
-def naive_kernel(x, y, train, factor):
-    """The kernel written out row by row; median over all couples of training rows."""
+def naive_kernel(x, y, train, factor, linear=0.0):
+    """The kernel written out row by row; median and mean squared norm over all (couples of) training rows."""
     mean = train.mean(0)
+    squared_norm = np.mean([((r - mean) ** 2).sum() for r in train])
+    inner = [[(r - mean) @ (s - mean) for s in y] for r in x]
     x, y, train = ([(r - mean) / np.linalg.norm(r - mean) for r in part] for part in (x, y, train))
     apart = sorted(((r - s) ** 2).sum() for r in train for s in train)
     median = apart[(len(apart) - 1) // 2]
-    return np.array([[np.exp(-((r - s) ** 2).sum() / (factor * median)) for s in y] for r in x])
+    gaussian = [[np.exp(-((r - s) ** 2).sum() / (factor * median)) for s in y] for r in x]
+    return np.array(gaussian) + linear * np.array(inner) / squared_norm
 
 
+@pytest.mark.parametrize("linear", [0.0, 0.3])
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_inner_products_are_the_kernel(factor):
+def test_inner_products_are_the_kernel(factor, linear):
     x, new = rows(40, 6), rows(9, 6, seed=1)
-    features = kernel_map(x, torch.arange(40), 40, factor=factor)
-    expected = naive_kernel(new.numpy(), x.numpy(), x.numpy(), factor)
-    np.testing.assert_allclose(features(new) @ features(x).T, expected, atol=1e-9)
-    np.testing.assert_allclose(
-        features(x) @ features(x).T, naive_kernel(x.numpy(), x.numpy(), x.numpy(), factor), atol=1e-9
-    )
+    features = kernel_map(x, torch.arange(40), 40, factor=factor, linear=linear)
+    for some in (new, x):
+        expected = naive_kernel(some.numpy(), x.numpy(), x.numpy(), factor, linear)
+        np.testing.assert_allclose(features(some) @ features(x).T, expected, atol=1e-9)
+
+
+def test_with_much_of_the_linear_kernel_it_is_the_linear_one():
+    x = rows(40, 6)
+    z = kernel_map(x, torch.arange(40), 40, linear=1e9)(x)
+    centred = x - x.mean(0)
+    expected = centred @ centred.T / centred.square().sum(1).mean()
+    np.testing.assert_allclose(z @ z.T / 1e9, expected, atol=1e-6)
 
 
 def test_components_are_the_leading_ones_and_landmarks_approximate():

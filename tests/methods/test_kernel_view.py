@@ -48,7 +48,7 @@ def holed(pairs: Pairs) -> Pairs:
 
 @pytest.mark.parametrize("landmarks", [40, 1000])
 def test_training_begins_at_smoothed_kernel_cca(landmarks: int) -> None:
-    pairs, shape = make_pairs(300), {"landmarks": landmarks, "rank": 24}
+    pairs, shape = make_pairs(300), {"landmarks": landmarks, "rank": 24, "linear": 0.1}
     closed = get_method("smoothed-kernel-cca")(dim=6, ridge=1.0, **shape).fit(pairs)
     untrained = {"training_steps": 1, "training_lr": 1e-30, "training_validation_share": 0.0, "anchors_share": 0.0}
     view = {f"view_{name}": value for name, value in shape.items()}
@@ -67,7 +67,7 @@ def test_components_are_those_of_the_kernel_centred_and_on_one_scale() -> None:
         np.testing.assert_allclose(x[heard].mean(0), 0, atol=1e-5)
         np.testing.assert_allclose(x[heard].var(0, correction=0).mean(), 1, atol=1e-5)
         rows = features.batch(torch.arange(90)).x[m][heard].double()
-        z = kernel_map(rows, torch.arange(len(rows)), 30)(rows)
+        z = kernel_map(rows, torch.arange(len(rows)), 30, linear=View().linear)(rows)
         z -= z.mean(0)
         z /= z.var(0, correction=0).mean().sqrt()
         np.testing.assert_allclose(x[heard] @ x[heard].T, z @ z.T, atol=1e-3)

@@ -47,6 +47,7 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("own-pair", "own pair half of the positives", {"affinity.mask_pair": False, "affinity.pair_share": 0.5}),
     ("warm-up", "local level brought in", {"affinity.warmup": 50}),
     ("view", "without the kernel view", {"view.kind": "linear"}),
+    ("view", "without the linear kernel", {"view.linear": 0.0}),
     ("mask", "one mask ratio for all", {"masking.spread": 0.0}),
     ("anchors", "without anchors", {"anchors.share": 0.0}),
     ("anchors", "with anchors", {"anchors.share": 0.6}),

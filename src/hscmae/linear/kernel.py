@@ -1,4 +1,4 @@
-"""Gaussian kernel features: what makes a closed form nonlinear, and still a closed form.
+"""Kernel features: what makes a closed form nonlinear, and still a closed form.
 
 A linear method on the leading components of a kernel is the kernel method in its primal form. The components come from
 landmarks (Nystroem: Williams and Seeger, NIPS 2000), so that time and memory grow with the rows, not with their
@@ -22,12 +22,15 @@ COINCIDING = 1e-12  # squared distance of unit rows that rounding alone holds ap
 class KernelMap:
     r"""A map that is linear in the kernel with the landmarks, ``k(x, landmarks) @ basis - offset``.
 
-    Rows are centred and taken at unit norm; :math:`k(x, y) = \exp(-\lVert x - y \rVert^2 / b)`.
+    Of centred rows :math:`k(x, y) = \exp(-\lVert x / |x| - y / |y| \rVert^2 / b) + \lambda\, x^\top y / s`, a Gaussian
+    kernel of directions and a share of the linear kernel, which alone knows of norms; s is the mean squared norm of
+    the landmarks.
 
     Attributes:
         mean: what rows are centred by, shape (d,).
         landmarks: centred, at unit norm, shape (l, d).
         bandwidth: b, a scalar.
+        linear: :math:`\lambda / s` times the norm that each landmark had, shape (l,).
         basis: shape (l, r).
         offset: shape (r,).
 
@@ -39,6 +42,7 @@ class KernelMap:
     mean: Tensor
     landmarks: Tensor
     bandwidth: Tensor
+    linear: Tensor
     basis: Tensor
     offset: Tensor
 
@@ -62,12 +66,17 @@ class KernelMap:
         return KernelMap(**{name: value.to(kind) for name, value in vars(self).items()})
 
     def _kernel(self, x: Tensor) -> Tensor:
-        rows = F.normalize(x.to(self.landmarks) - self.mean, dim=1)  # (n, d)
-        return torch.exp(-torch.cdist(rows, self.landmarks).square() / self.bandwidth)
+        rows = x.to(self.landmarks) - self.mean  # (n, d)
+        product = rows @ self.landmarks.T  # (n, l)
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # (n, 1)
+        known = norm > 0  # a row at the mean has no direction: it is at distance 1 from all
+        cosine = product / torch.where(known, norm, 1.0)
+        apart = (1 + known - 2 * cosine).clamp(min=0)  # (n, l), squared distance of unit rows
+        return torch.exp(-apart / self.bandwidth) + product * self.linear
 
 
-def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0) -> KernelMap:
-    r"""The leading components of a Gaussian kernel: features whose inner products are the kernel.
+def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0, linear: float = 0.0) -> KernelMap:
+    r"""The leading components of the kernel of ``KernelMap``: features whose inner products are the kernel.
 
     With the landmarks' kernel :math:`K = U \Lambda U^\top` the features of a row are
     :math:`k(x, \text{landmarks})\, U_r \Lambda_r^{-1/2}`.
@@ -77,6 +86,7 @@ def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0) 
         landmarks: which of the rows, shape (l,), int64.
         rank: r, the number of components; at most l.
         factor: bandwidth in units of the median squared distance between landmarks.
+        linear: :math:`\lambda`, the weight of the linear kernel beside the Gaussian one.
 
     With every row a landmark and every component kept, inner products of features are the kernel:
 
@@ -86,11 +96,11 @@ def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0) 
     (torch.Size([20, 20]), True)
     """
     rows = x.double()
-    return landmark_map(rows[landmarks], rows.mean(0), rank, factor=factor)
+    return landmark_map(rows[landmarks], rows.mean(0), rank, factor=factor, linear=linear)
 
 
 def landmark_map(
-    landmarks: Tensor, mean: Tensor, rank: int, *, factor: float = 1.0, resolution: float = 1e-12
+    landmarks: Tensor, mean: Tensor, rank: int, *, factor: float = 1.0, linear: float = 0.0, resolution: float = 1e-12
 ) -> KernelMap:
     """``kernel_map`` where the landmarks themselves are at hand, shape (l, d), and the mean of all rows, shape (d,).
 
@@ -102,13 +112,16 @@ def landmark_map(
     True
     """
     mean = mean.double()  # (d,)
-    chosen = F.normalize(landmarks.double() - mean, dim=1)  # (l, d)
-    apart = torch.cdist(chosen, chosen).square()  # (l, l)
+    centred = landmarks.double() - mean  # (l, d)
+    norm = centred.norm(dim=1)  # (l,)
+    unit = F.normalize(centred, dim=1)  # (l, d)
+    apart = torch.cdist(unit, unit).square()  # (l, l)
     # More than half of the pairs may coincide: those of a single column, each at unit norm, are 1 or -1.
     typical = apart.median() if apart.median() > COINCIDING else apart.mean().clamp(min=COINCIDING)
-    bandwidth = factor * typical
-    values, vectors = torch.linalg.eigh(torch.exp(-apart / bandwidth))  # ascending: (l,), (l, l)
-    rank = min(rank, len(chosen))
+    weight = linear * norm / norm.square().mean().clamp(min=torch.finfo(norm.dtype).tiny)  # (l,)
+    bare = KernelMap(mean, unit, factor * typical, weight, unit.new_zeros(len(unit), 0), unit.new_zeros(0))
+    values, vectors = torch.linalg.eigh(bare._kernel(landmarks))  # ascending: (l,), (l, l)
+    rank = min(rank, len(unit))
     vectors, values = vectors[:, -rank:], values[-rank:]
     basis = torch.where(values > resolution * values[-1], vectors / values.clamp(min=0).sqrt(), 0.0)  # (l, r)
-    return KernelMap(mean, chosen, bandwidth, basis, basis.new_zeros(rank))
+    return replace(bare, basis=basis, offset=basis.new_zeros(rank))

@@ -1,4 +1,4 @@
-"""The kernel view: a network is trained on components of a Gaussian kernel in place of the standardised values.
+"""The kernel view: a network is trained on components of a kernel in place of the standardised values.
 
 A closed form on them is a kernel method, and the network begins there. Components keep their sizes (one scale for all
 of a modality), so that what is masked and reconstructed is first of all what the kernel sees.
@@ -26,6 +26,8 @@ class Kernel(Protocol):
     @property
     def bandwidth(self) -> float: ...
     @property
+    def linear(self) -> float: ...
+    @property
     def landmarks(self) -> int: ...
     @property
     def rank(self) -> int: ...
@@ -37,7 +39,7 @@ def kernel_views(features: Features, settings: Kernel, seed: int) -> dict[str, K
 
     Args:
         features: training rows, standardised; landmarks are drawn from those that have the modality.
-        settings: bandwidth, number of landmarks and rank.
+        settings: bandwidth, share of the linear kernel, number of landmarks and rank.
         seed: of the draw.
     """
     views = {}
@@ -46,7 +48,14 @@ def kernel_views(features: Features, settings: Kernel, seed: int) -> dict[str, K
         drawn = torch.randperm(len(heard), generator=generator(seed, f"landmarks/{m}"))[: settings.landmarks]
         landmarks = features.batch(heard[drawn.to(heard.device)]).x[m]
         mean = landmarks.new_zeros(landmarks.shape[1])  # rows are standardised
-        view = landmark_map(landmarks, mean, settings.rank, factor=settings.bandwidth, resolution=RESOLUTION)
+        view = landmark_map(
+            landmarks,
+            mean,
+            settings.rank,
+            factor=settings.bandwidth,
+            linear=settings.linear,
+            resolution=RESOLUTION,
+        )
         rows = features.sample(MOMENT_ROWS, generator(seed, "kernel moments"))
         z = view(rows.x[m][rows.present[m]])  # (n, rank), float64
         scale = z.var(0, correction=0).mean().sqrt().clamp(min=torch.finfo(z.dtype).tiny)
