@@ -65,4 +65,9 @@ def test_every_formula_is_drawn(site: Path) -> None:
     text = (site / "method.html").read_text()
     assert text.count("<math") > 20
     for page in site.rglob("*.html"):
-        assert "arithmatex" not in page.read_text(), page
+        assert not re.search(r"arithmatex|<p>\.\. math", page.read_text()), page
+
+
+def test_every_example_is_a_block(site: Path) -> None:
+    """An unfenced ``>>>`` would be three quotations in each other."""
+    assert not [page for page in (site / "api").rglob("*.html") if "<blockquote>" in page.read_text()]

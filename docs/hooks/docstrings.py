@@ -37,29 +37,15 @@ class Docstrings(griffe.Extension):
 
 
 def as_markdown(text: str) -> str:
-    """Formulas between dollars, examples in fences.
-
-    >>> print(as_markdown("Is :math:`x`.\\n\\n.. math:: y\\n\\n>>> 1\\n1"))
-    Is $x$.
-    <BLANKLINE>
-    $$
-    y
-    $$
-    <BLANKLINE>
-    ```pycon
-    >>> 1
-    1
-    ```
-    """
+    """Formulas between dollars, examples in fences."""
     text = BLOCK.sub(_formula, text)
     text = INLINE.sub(lambda found: f"${' '.join(found[1].split())}$", text)
-    return DOCTEST.sub(lambda found: _indented(f"```pycon\n{textwrap.dedent(found[0])}\n```", found[1]), text)
+    return DOCTEST.sub(_example, text)
 
 
 def _formula(found: re.Match[str]) -> str:
-    lines = " ".join(found[2].split())
-    return _indented(f"$$\n{lines}\n$$", found[1])
+    return textwrap.indent(f"$$\n{' '.join(found[2].split())}\n$$", found[1])
 
 
-def _indented(text: str, by: str) -> str:
-    return textwrap.indent(text, by)
+def _example(found: re.Match[str]) -> str:
+    return textwrap.indent(f"```pycon\n{textwrap.dedent(found[0])}\n```", found[1])
