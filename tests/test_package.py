@@ -79,10 +79,10 @@ def test_the_wheel_works_where_nothing_else_is(dist: Path, tmp_path: Path) -> No
     fit = "import hscmae; pairs = hscmae.synthetic_pairs(100).pairs; print(hscmae.RidgeCCA(dim=4).fit(pairs).dims_)"
     assert run("-c", fit).stdout == "{'audio': 128, 'visual': 1024}\n"
     assert run("-m", "hscmae", "--help").returncode == 0
-    lacking = run("-m", "hscmae", "demo", "--clips", "200")
+    lacking = run("-m", "hscmae", "demo", "--clips", "60")
     assert lacking.returncode == 2 and "(extra media)" in lacking.stderr
 
     install(f"{wheel_of(dist)}[media]")
-    done = run("-m", "hscmae", "demo", "--clips", "200")
+    done = run("-m", "hscmae", "demo", "--clips", "60")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "report.html").is_file()

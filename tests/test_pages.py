@@ -37,7 +37,7 @@ INLINE = re.compile(r"`(hscmae (?!VERB)[a-z]+ [^`]*)`")
 QUICK = {"dim": 8, "network": {"width": 16}, "training": {"steps": 4, "evaluations": 2}, "warm_start": {"ridge": 3.0}}
 # What is put at the end of a command so that it takes seconds; the last of two values counts.
 LESS = {
-    "ablate": "--parts anchors --seeds 1 --splits 2 --set training.steps=4 --set network.width=16",
+    "ablate": "--parts anchors --seeds 1 --splits 0 --set training.steps=4 --set network.width=16",
     "benchmark": "--methods pca,ridge-cca --seeds 1 --splits 2 --trials 0",
     "build": "--jobs 1",
     "evaluate": "--bootstrap 50",
@@ -74,7 +74,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = make_pairs(100, seed=1)
     others = Pairs(others.features, np.char.add(b"other-", others.ids))
     few = make_pairs(60)
-    for name, pairs in {"AVE": make_pairs(200), "FEW": few, "MANY": others}.items():
+    for name, pairs in {"AVE": make_pairs(400), "FEW": few, "MANY": others}.items():
         write_store(pairs, folder / name)
         assert main(["convert", str(folder / name), "--output", str(folder / f"{name}.h5")]) == 0
     media = folder / "recordings"

@@ -27,9 +27,9 @@ SCRIPT = "benchmarks/timings/install.py"
 EXTRAS = ("", "media", "serve", "media,serve")
 HELP_SECONDS = 0.3
 STARTS = {
-    "hscmae --help": ["-m", "hscmae", "--help"],
-    "import hscmae": ["-c", "import hscmae"],
-    "hscmae.HSCMAE (imports torch)": ["-c", "import hscmae; hscmae.HSCMAE"],
+    "`hscmae --help`": ["-m", "hscmae", "--help"],
+    "`import hscmae`": ["-c", "import hscmae"],
+    "`hscmae.HSCMAE`, which imports torch": ["-c", "import hscmae; hscmae.HSCMAE"],
     "Python alone": ["-c", "pass"],
 }
 
@@ -49,7 +49,7 @@ def install(wheel: Path, extras: str, folder: Path) -> Path:
     python = folder / "bin" / "python"
     what = f"{wheel}[{extras}]" if extras else str(wheel)
     constraints = str(ROOT / "constraints.txt")
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, what], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, what], check=True, capture_output=True)
     return python
 
 
@@ -77,7 +77,11 @@ def seconds(python: Path, arguments: list[str], repeats: int) -> float:
 
 def measure(extras: list[str], repeats: int) -> dict[str, Any]:
     """Sizes of each set of extras, and start-up times of the base install."""
-    found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform(), "installs": {}}
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "installs": {},
+    }
     with tempfile.TemporaryDirectory() as place:
         wheel = build_wheel(Path(place))
         found["wheel_kb"] = wheel.stat().st_size / 1e3
@@ -105,14 +109,14 @@ def write_page(found: dict[str, Any]) -> None:
         )
         for name, one in found["installs"].items()
     ]
-    starts = [(f"`{name}`" if "hscmae" in name else name, f"{value:.2f}") for name, value in found["starts"].items()]
-    told = found["starts"]["hscmae --help"]
+    starts = [(name, f"{value:.2f}") for name, value in found["starts"].items()]
+    told = found["starts"]["`hscmae --help`"]
     fill(
         ROOT / "docs" / "installing.md",
         SCRIPT,
         {
-            "install": f"`python -m benchmarks.timings.install`: Python {found['python']}, the wheel has "
-            f"{found['wheel_kb']:,.0f} kB.\n\n"
+            "install": f"`python -m benchmarks.timings.install` on {found['machine']}, Python {found['python']}. "
+            f"The wheel has {found['wheel_kb']:,.0f} kB.\n\n"
             f"{table(('extras', 'MB on the disk', 'the largest'), sizes)}\n\n"
             f"{table(('start', 'seconds'), starts)}\n\n"
             f"`--help` is to take {HELP_SECONDS} s at most: it {'does' if told <= HELP_SECONDS else 'does **not**'}."
