@@ -7,14 +7,21 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import venv
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from hscmae.version import __version__
+
 pytest.importorskip("build", reason="needs the Python package build")
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Those that the package says it runs on.
+PYTHONS = [
+    kind.split()[-1] for kind in PROJECT["classifiers"] if kind.startswith("Programming Language :: Python :: 3.")
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,12 @@ def test_the_sdist_builds_and_tests_itself(dist: Path) -> None:
     assert {"pyproject.toml", "constraints.txt", "LICENSE", "CITATION.cff", "tests/conftest.py", "mkdocs.yml"} <= held
 
 
+def test_every_extra_is_told_and_the_citation_is_of_this_version() -> None:
+    told = (ROOT / "docs" / "installing.md").read_text()
+    assert not [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in told]
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 @pytest.mark.parametrize("check", [["twine", "check", "--strict"], ["check_wheel_contents"]], ids=lambda c: c[0])
 def test_the_registry_would_take_them(check: list[str], dist: Path) -> None:
     pytest.importorskip(check[0])
@@ -63,8 +76,12 @@ def test_the_registry_would_take_them(check: list[str], dist: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_wheel_works_where_nothing_else_is(dist: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_wheel_works_where_nothing_else_is(version: str, dist: Path, tmp_path: Path) -> None:
+    interpreter = shutil.which(f"python{version}")
+    if interpreter is None or subprocess.run([interpreter, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"needs Python {version}")
+    subprocess.run([interpreter, "-m", "venv", str(tmp_path / "venv")], check=True)
     python, constraints = tmp_path / "venv" / "bin" / "python", ROOT / "constraints.txt"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
@@ -73,7 +90,8 @@ def test_the_wheel_works_where_nothing_else_is(dist: Path, tmp_path: Path) -> No
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     def install(what: str) -> None:
-        assert run("-m", "pip", "install", "-q", "-c", constraints, what).returncode == 0
+        done = run("-m", "pip", "install", "-q", "-c", constraints, what)
+        assert done.returncode == 0, done.stderr
 
     install(str(wheel_of(dist)))
     fit = "import hscmae; pairs = hscmae.synthetic_pairs(100).pairs; print(hscmae.RidgeCCA(dim=4).fit(pairs).dims_)"
