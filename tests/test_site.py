@@ -6,11 +6,18 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from chromium import browser as browser
+from chromium import needs_chromium
 from hscmae.cli import app
 from hscmae.methods import METHODS
 
@@ -71,3 +78,41 @@ def test_every_formula_is_drawn(site: Path) -> None:
 def test_every_example_is_a_block(site: Path) -> None:
     """An unfenced ``>>>`` would be three quotations in each other."""
     assert not [page for page in (site / "api").rglob("*.html") if "<blockquote>" in page.read_text()]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_narrow_window_and_ask_nobody_else(site: Path, address: str, browser: Any, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(error))
+    for file in sorted(site.rglob("*.html")):
+        page.goto(f"{address}/{file.relative_to(site)}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, file
+    assert page.evaluate("document.body.dataset.mdColorScheme") == {"light": "default", "dark": "slate"}[scheme]
+    page.close()
+    assert not errors
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+
+
+@needs_chromium
+def test_search_finds_a_function(address: str, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1300, "height": 800})
+    page.goto(address)
+    page.keyboard.press("/")
+    page.keyboard.type("affinity_infonce")
+    page.locator("a.md-search-result__link[href*='affinity_infonce']").first.wait_for()
+    page.close()

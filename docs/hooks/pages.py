@@ -40,6 +40,6 @@ def commands() -> str:
 def as_mathml(formula: re.Match[str]) -> str:
     """One formula; what \\qquad holds apart gets a line of its own, since a page is narrow."""
     if formula["inline"] is not None:
-        return convert(html.unescape(formula["inline"]).strip())
+        return f'<span class="formula">{convert(html.unescape(formula["inline"]).strip())}</span>'
     lines = re.split(r"(?<=,)\s*\\qquad\b", html.unescape(formula["block"]))
     return "".join(convert(line.strip(), display="block") for line in lines)
