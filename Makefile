@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test test-long check bench bench-quality bench-quality-small install stubs
+.PHONY: demo test test-long check docs bench bench-quality bench-quality-small install stubs
 
 .venv: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -23,9 +23,12 @@ test-long: .venv  ## thousands of cases
 	$(BIN)/pytest -m long
 
 check: .venv  ## lint, format, types
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
+
+docs: .venv  ## the documentation as a site, in site/; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv  ## timings: one table, benchmarks/results/latest.json
 	$(BIN)/python -m benchmarks.timings.run

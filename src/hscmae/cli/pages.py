@@ -17,7 +17,7 @@ verbs = typer.Typer()
 @verbs.command(epilog="Example: hscmae demo --output demo")
 def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("demo"),
-    clips: Annotated[int, typer.Option(min=200, help="Clips in the corpus.")] = 1000,
+    clips: Annotated[int, typer.Option(min=60, help="Clips in the corpus.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the corpus and of training.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
