@@ -30,6 +30,7 @@ from hscmae.search.faiss import CONSTRUCTION, LINKS, FaissBackend
 from hscmae.search.lancedb import PROBES, REFINE, LanceBackend
 
 DIM, K, MANY = 64, 10, 1_000_000
+KINDS = ("exact", "faiss", "lancedb")
 SIZES = (10_000, 100_000, 1_000_000)
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 
@@ -224,19 +225,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curves", action="store_true", help="measure recall, speed and memory by size")
     parser.add_argument("--most", type=int, default=MANY, help="clips of the largest size")
+    parser.add_argument("--backends", nargs="+", default=KINDS, choices=KINDS, help="others' figures are kept")
     given = parser.parse_args()
     if not given.curves:
         for row in rows():
             ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} x"
             print(f"{row['name']}: {row['value']:.1f} {row['unit']}; {row['reference']}; {ratio} ({row['target']})")
         return
-    found = []
+    kept = RESULTS / "search.json"
+    found = [r for r in json.loads(kept.read_text()) if r["backend"] not in given.backends] if kept.exists() else []
     for n in (size for size in SIZES if size <= given.most):
-        for kind in ("exact", "faiss", "lancedb"):
+        for kind in given.backends:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 found.append(process.submit(curve, kind, n).result())
             print(" | ".join(line(found[-1])), flush=True)
-    (RESULTS / "search.json").write_text(json.dumps(found, indent=1) + "\n")
+    found.sort(key=lambda r: (r["clips"], KINDS.index(r["backend"])))
+    kept.write_text(json.dumps(found, indent=1) + "\n")
     fill(PAGE, "benchmarks/timings/search.py", {"scaling": table(HEAD, [line(r) for r in found])})
 
 
