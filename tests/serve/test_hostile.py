@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import random
+import re
 import shutil
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +24,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hscmae.serve.app import create_app
+from hscmae.serve.problems import Problem
 from hscmae.serve.settings import Settings
+from hscmae.serve.snapshot import Snapshot
 from hscmae.serve.sniff import agrees, ending_of
-from hscmae.serve.uploads import safe_name
+from hscmae.serve.uploads import LOCK, Upload, Uploads, safe_name
 from serve.serving import LOCAL
 
 pytest_plugins = ("serve.fixtures",)
@@ -204,6 +209,56 @@ def test_files_outside_the_archives_folders_are_not_served(tampered: tuple[TestC
             assert answer.status_code == 404, (name, part, answer.text[:200])
             assert SECRET not in answer.text
     assert client.get("/api/items/high%2F41/thumbnail").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", [b'a"; b\n\r\nSet-Cookie: c.png', b"caf\xe9.png", "日本.png".encode(), b"\xe2\x80\xaegnp.png"]
+)
+def test_names_of_files_stay_within_their_header(tampered: tuple[TestClient, list[str]], name: bytes) -> None:
+    client, names = tampered
+    snapshot = client.app.state.services.snapshot  # type: ignore[attr-defined]
+    place = snapshot.archive.roots[0] / os.fsdecode(name)
+    place.write_bytes(picture())
+    snapshot.archive.clips.media[names[0]]["visual"] = place.name
+    answer = client.get(f"/api/items/{quote(names[0], safe='')}/media?modality=visual")
+    assert answer.status_code == 200 and answer.content == picture()
+    assert re.fullmatch(r"inline; filename\*=UTF-8''[A-Za-z0-9%._~-]+\.png", answer.headers["content-disposition"])
+    assert "set-cookie" not in answer.headers
+    assert client.get(f"/api/items/{quote(names[0], safe='')}").status_code == 200
+
+
+def test_an_upload_leaves_nothing_behind(client: TestClient) -> None:
+    folder = client.app.state.services.uploads.folder  # type: ignore[attr-defined]
+    for content in (picture(), b"\x89PNG\r\n\x1a\n", b"<html>"):
+        upload(client, content)
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+
+
+def test_bodies_together_have_a_budget(archive: Path, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(archive, state=tmp_path, most_received=10_000)), base_url=LOCAL) as client:
+        answer = upload(client, bytes(20_000))
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+        assert upload(client, b"<html>").status_code == 415  # the budget is free again
+
+
+def test_too_many_uploads_are_told_to_come_again(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_ = Settings(archive, state=tmp_path)
+    snapshot = Snapshot(settings_)
+    uploads = Uploads(settings_)
+    monkeypatch.setattr(uploads, "_embed", lambda *_: time.sleep(0.02))
+
+    async def many() -> list[Any]:
+        file = Upload("a.png", io.BytesIO(picture()))
+        return await asyncio.gather(
+            *(uploads.query(snapshot, file, None, None) for _ in range(20)), return_exceptions=True
+        )
+
+    found = asyncio.run(many())
+    uploads.close()
+    refused = [f for f in found if isinstance(f, Problem)]
+    assert len(refused) == 12 and all(p.status == 503 and int(p.headers["Retry-After"]) > 0 for p in refused)
 
 
 def test_names_are_shown_short_and_plain() -> None:

@@ -31,8 +31,8 @@ def process(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield found
 
 
-def raw(process: Process, content: bytes) -> socket.socket:
-    found = socket.create_connection(("127.0.0.1", process.port))
+def raw(process: Process, content: bytes, source: str = "127.0.0.1") -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", process.port), source_address=(source, 0))
     found.sendall(content)
     return found
 
@@ -86,6 +86,31 @@ def test_a_request_with_two_lengths_is_refused(process: Process) -> None:
     assert b" 400 " in answer_of(both).split(b"\r\n")[0]
     twice = raw(process, HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde")
     assert b" 400 " in answer_of(twice).split(b"\r\n")[0]
+
+
+def test_what_a_proxy_says_is_believed_of_none_but_this_machines(process: Process) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
+    assert b"strict-transport-security" in answer_of(raw(process, head))
+    assert b"strict-transport-security" not in answer_of(raw(process, head, source="127.0.0.2"))
+
+
+def test_answers_are_as_long_as_they_say(process: Process) -> None:
+    film = "/api/items/film/media"
+    for path, headers in (
+        ("/", {}),
+        ("/", {"Accept-Encoding": "identity"}),
+        ("/api/search?id=high/01", {}),
+        ("/api/items/high%2F01/thumbnail", {}),
+        (film, {"Range": "bytes=7-99"}),
+        ("/nothing", {}),
+    ):
+        asked = "".join(f"{name}: {value}\r\n" for name, value in {"Connection": "close", **headers}.items())
+        head, _, body = answer_of(
+            raw(process, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{asked}\r\n".encode())
+        ).partition(b"\r\n\r\n")
+        assert int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]) == len(body), path
+    head = answer_of(raw(process, f"HEAD {film} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()))
+    assert head.endswith(b"\r\n\r\n") and b"content-length: " in head
 
 
 def test_slow_clients_are_let_go_and_stop_nobody(process: Process) -> None:
