@@ -11,12 +11,14 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -234,6 +236,29 @@ def test_an_upload_leaves_nothing_behind(client: TestClient) -> None:
         assert [path.name for path in folder.iterdir()] == [LOCK]
 
 
+def test_each_upload_has_a_decoder_of_its_own(client: TestClient) -> None:
+    uploads = client.app.state.services.uploads  # type: ignore[attr-defined]
+    seen = set()
+    for content in (picture(), b"\x89PNG\r\n\x1a\n" + bytes(50), picture()):
+        pid = uploads._next._child.pid  # waiting already
+        upload(client, content)
+        assert not psutil.pid_exists(pid)
+        seen.add(pid)
+    assert len(seen) == 3
+    psutil.Process(uploads._next._child.pid).kill()
+    time.sleep(0.2)
+    assert upload(client, picture()).status_code == 200
+
+
+def test_a_full_disk_is_said_to_be_full(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hscmae.serve.uploads.tempfile.mkstemp", full)
+    answer = upload(client, picture())
+    assert answer.status_code == 507 and "full" in answer.json()["detail"]
+
+
 def test_bodies_together_have_a_budget(archive: Path, tmp_path: Path) -> None:
     with TestClient(create_app(Settings(archive, state=tmp_path, most_received=10_000)), base_url=LOCAL) as client:
         answer = upload(client, bytes(20_000))
@@ -281,7 +306,7 @@ def seeds(archive: Path) -> list[bytes]:
 def mutated(content: bytes, rng: random.Random) -> bytes:
     """A file with bytes changed, cut out, doubled or swapped, most of them near its head."""
     found = bytearray(content)
-    for _ in range(rng.randint(1, 12)):
+    for _ in range(rng.randint(1, 6)):
         place = min(int(rng.expovariate(1 / (len(found) / 8 + 1))), max(0, len(found) - 1))
         match rng.randrange(5):
             case 0 if found:
@@ -298,21 +323,30 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(found)
 
 
-def bombard(client: TestClient, archive: Path, count: int, seed: int) -> None:
+def bombard(client: TestClient, archive: Path, count: int, seed: int) -> str:
+    """Upload mutated files; how they were answered."""
     rng, files = random.Random(seed), seeds(archive)
+    statuses, slowest, began = Counter[int](), 0.0, time.monotonic()
     for k in range(count):
-        answer = upload(client, mutated(rng.choice(files), rng), rng.choice(["a.png", "a.wav", "a.mp4", "a", "a.jpg"]))
+        before = time.monotonic()
+        name = rng.choice(["a.png", "a.wav", "a.mp4", "a.jpg"] + 4 * ["a"])  # half of them are decoded by their head
+        answer = upload(client, mutated(rng.choice(files), rng), name)
         assert answer.status_code in FINE, (k, answer.text)
+        statuses[answer.status_code] += 1
+        slowest = max(slowest, time.monotonic() - before)
     alive(client)
+    assert {200, 415, 422} <= statuses.keys()  # else the mutations are too mild, or too wild, to test anything
+    answered = ", ".join(f"{n} by {status}" for status, n in sorted(statuses.items()))
+    return f"{count} mutated uploads in {time.monotonic() - began:.0f} s, the slowest in {slowest:.1f} s: {answered}"
 
 
 def test_mutated_uploads(client: TestClient, archive: Path) -> None:
-    bombard(client, archive, 40, 0)
+    bombard(client, archive, 300, 0)
 
 
 @pytest.mark.long
-def test_thousands_of_mutated_uploads(client: TestClient, archive: Path) -> None:
-    bombard(client, archive, 5000, 1)
+def test_thousands_of_mutated_uploads(client: TestClient, archive: Path, tell: Callable[[str], None]) -> None:
+    tell(bombard(client, archive, 5000, 1))
 
 
 TEXT = st.text(max_size=40) | st.sampled_from([*PATHS, "high/01", "audio", "both", "label=high", "label=", "=", "-1"])

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from chromium import needs_chromium
+from chromium import ARGUMENTS, CHROMIUM, needs_chromium
 from hscmae.cli import main
 from hscmae.data.splits import read_ids
+from media_files import RATE, write_wav
 from serve.serving import CLIPS, Process, served
 
 pytest_plugins = ("chromium", "serve.fixtures")
@@ -84,15 +86,28 @@ def seen(browser: Any, process: Process) -> Iterator[Seen]:
 RESULTS = "document.querySelectorAll('#results .score').length > 4"
 
 
-def drop(seen: Seen, path: Path, kind: str) -> None:
-    """Drop a file on the page, as a person does."""
+def transfer(seen: Seen, path: Path, kind: str) -> Any:
+    """A file as the page is given it, dropped or pasted."""
     seen.until("!document.querySelector('[data-panel=search]').hidden")
-    transfer = seen.page.evaluate_handle(
+    return seen.page.evaluate_handle(
         "([bytes, name, type]) => { const t = new DataTransfer();"
         "t.items.add(new File([new Uint8Array(bytes)], name, {type})); return t; }",
         [list(path.read_bytes()), path.name, kind],
     )
-    seen.page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def drop(seen: Seen, path: Path, kind: str) -> None:
+    """Drop a file on the page, as a person does."""
+    seen.page.dispatch_event("#drop", "drop", {"dataTransfer": transfer(seen, path, kind)})
+
+
+def paste(seen: Seen, given: Any) -> None:
+    """Paste what a ``DataTransfer`` holds."""
+    seen.page.evaluate(
+        "t => document.body.dispatchEvent("
+        "new ClipboardEvent('paste', {clipboardData: t, bubbles: true, cancelable: true}))",
+        given,
+    )
 
 
 def test_a_dropped_sound_finds_pictures_and_a_result_plays(seen: Seen, archive: Path) -> None:
@@ -135,6 +150,41 @@ def test_a_file_is_chosen_and_a_wrong_one_is_said_to_be_wrong(seen: Seen, archiv
     seen.page.set_input_files("#file", str(archive.parent / "media" / "high" / "07.png"))
     seen.until(RESULTS)
     assert seen.page.inner_text("#found-title") == "Sounds that go with this picture"
+
+
+def test_a_pasted_picture_finds_sounds(seen: Seen, archive: Path) -> None:
+    paste(seen, transfer(seen, archive.parent / "media" / "high" / "07.png", "image/png"))
+    seen.until(RESULTS)
+    assert seen.page.inner_text("#found-title") == "Sounds that go with this picture"
+    seen.until("document.querySelector('#query-clip img.own').naturalWidth === 50")
+    before = seen.page.url
+    paste(seen, seen.page.evaluate_handle("(t => (t.setData('text/plain', 'a word'), t))(new DataTransfer())"))
+    seen.page.wait_for_timeout(300)
+    assert seen.page.url == before  # words are not searched by
+
+
+def test_what_the_microphone_hears_is_searched_by(
+    browser: Any, process: Process, archive: Path, tmp_path: Path
+) -> None:
+    """A high tone, played to Chromium's made-up microphone, finds pictures of high tones."""
+    tone = 0.4 * np.sin(2 * np.pi * 2000 * np.arange(5 * RATE) / RATE)
+    file = write_wav(tmp_path / "tone.wav", tone)
+    other = browser.browser_type.launch(
+        executable_path=CHROMIUM, args=[*ARGUMENTS, f"--use-file-for-fake-audio-capture={file}"]
+    )
+    found = visit(other, process, "")
+    found.until("!document.querySelector('[data-panel=search]').hidden")
+    found.page.click("#record")
+    found.until("document.getElementById('record').textContent.includes('(2 s)')")
+    found.page.click("#record")
+    found.until(RESULTS)
+    assert found.page.inner_text("#found-title") == "Pictures that go with this sound"
+    labels = [e.inner_text() for e in found.page.query_selector_all("#results .classes")[:10]]
+    assert labels.count("high") >= 8, labels
+    found.page.click("#query-clip .play")
+    found.until("document.getElementById('player').currentTime > 0")
+    found.settled()
+    other.close()
 
 
 def test_a_recording_is_searched_by(seen: Seen) -> None:

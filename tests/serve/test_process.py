@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -10,15 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from benchmarks.timings.serve import load
 from hscmae.cli import main
 from hscmae.serve.decisions import NAME
+from hscmae.serve.uploads import PREFIX
 from serve.serving import LIGHT, Process, copied, served, until
 
 pytest_plugins = ("serve.fixtures",)
@@ -161,6 +165,30 @@ def test_memory_stays_flat(process: Process) -> None:
     assert server.memory_info().rss - before < 20e6
 
 
+@pytest.mark.long
+def test_memory_stays_flat_over_many_requests(process: Process, tell: Callable[[str], None]) -> None:
+    """100,000 requests of every kind that reads, as many a second as two cores answer."""
+    server = psutil.Process(process.child.pid)
+    paths = ["/api/search?id=ID&k=50", "/api/why?id=ID&result=film", "/api/items?sample=true", "/api/suspicious"]
+    paths += ["/api/search?id=ID&where=label=high", "/api/items/ID/thumbnail", "/api/items/ID/sound", "/api/about"]
+    paths += ["/api/search?id=nothing", "/", "/api/map/points", "/metrics"]
+
+    def asked(k: int) -> str:
+        return paths[k % len(paths)].replace("ID", f"high%2F{2 * (k % 30) + 1:02d}")
+
+    asyncio.run(load(process.port, asked, 200, 25))
+    before, peak, began = server.memory_info().rss, 0, time.monotonic()
+    for part in range(20):
+        found = asyncio.run(load(process.port, lambda k, part=part: asked(k + 7 * part), 400, 12.5))
+        peak = max(peak, server.memory_info().rss)
+    gained = (server.memory_info().rss - before) / 1e6
+    tell(
+        f"100,000 requests in {time.monotonic() - began:.0f} s: {gained:+.1f} MB of {before / 1e6:.0f} MB, at most "
+        f"{(peak - before) / 1e6:+.1f} MB; p99 {found['p99']:.0f} ms; {server.num_fds()} open files"
+    )
+    assert gained < 20
+
+
 def test_stopping_lets_requests_finish(archive: Path, tmp_path: Path) -> None:
     with served(archive, tmp_path, "--state", str(tmp_path / "state")) as process:
         answers: list[int] = []
@@ -182,15 +210,42 @@ def test_stopping_lets_requests_finish(archive: Path, tmp_path: Path) -> None:
     assert "Traceback" not in process.log.read_text()
 
 
-def test_no_confirmed_decision_is_lost_to_kill_9(archive: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state"
+@contextmanager
+def asked_for_much(process: Process, archive: Path) -> Iterator[None]:
+    """Searches and uploads go on, until the server is gone."""
+    content = (archive.parent / "media" / "film.mp4").read_bytes()
+    ended = threading.Event()
+
+    def ask(post: bool) -> None:
+        with httpx.Client(timeout=20) as client, suppress(httpx.HTTPError):
+            while not ended.is_set():
+                if post:
+                    client.post(process.url + "/api/search", files={"file": ("a.mp4", content)})
+                else:
+                    client.get(process.url + "/api/search?id=high/01&k=50")
+
+    threads = [threading.Thread(target=ask, args=(post,)) for post in (True, True, False)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def killed_again_and_again(archive: Path, folder: Path, rounds: int) -> int:
+    """Kill a server under load; how many decisions were confirmed in between, of which none was lost."""
+    state = folder / "state"
     confirmed: dict[str, str | None] = {}
-    for round_ in range(2):
-        with served(archive, tmp_path, "--state", str(state)) as process:
+    count = 0
+    for round_ in range(rounds):
+        with served(archive, folder, "--state", str(state)) as process, asked_for_much(process, archive):
             kept = {d["id"]: d["decision"] for d in process.get("/api/decisions").json()}
             # What was under way at the kill may have been kept as well; everything confirmed was.
             assert all(kept.get(name) == choice for name, choice in confirmed.items())
-            stop = threading.Timer(0.5 + 0.3 * round_, process.kill)
+            stop = threading.Timer(0.5 + 0.3 * (round_ % 5), process.kill)
             stop.start()
             k = 0
             try:
@@ -207,7 +262,30 @@ def test_no_confirmed_decision_is_lost_to_kill_9(archive: Path, tmp_path: Path) 
                 pass
             stop.join()
             assert k > 5
+            count += k
     assert [json.loads(line) for line in (state / NAME).read_bytes().splitlines()[:-1]]
+    return count
+
+
+def test_no_confirmed_decision_is_lost_to_kill_9(archive: Path, tmp_path: Path) -> None:
+    killed_again_and_again(archive, tmp_path, 2)
+
+
+@pytest.mark.long
+def test_nothing_is_lost_to_many_kills(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    count = killed_again_and_again(archive, tmp_path, 20)
+    with served(archive, tmp_path, "--state", str(tmp_path / "state")) as process:
+        for kind in ("map", "suspicious"):
+            until(lambda kind=kind: process.get(f"/api/{kind}").json()["state"] == "ready", 120)
+        assert len(list((tmp_path / "tmp").glob(f"{PREFIX}*"))) == 1  # uploads of killed servers are swept
+        assert sorted(path.name.partition("-")[0] for path in (tmp_path / "state").iterdir()) == [
+            NAME, "map", "suspicious",
+        ]  # fmt: skip
+    tell(f"20 kills under load: {count} decisions confirmed, none lost")
 
 
 def test_a_rebuilt_archive_is_taken_over_without_a_failed_request(archive: Path, tmp_path: Path) -> None:

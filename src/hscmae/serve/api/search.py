@@ -85,7 +85,7 @@ async def search(
 
 
 @router.post(
-    "/api/search", response_model=AnswerOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
+    "/api/search", response_model=AnswerOut, responses=problems(400, 408, 409, 413, 415, 422, 507), openapi_extra=FORM
 )
 async def search_by_file(
     request: Request, wanted: Annotated[Wanted, Depends()], from_: From = None, at: At = None
@@ -102,7 +102,7 @@ async def search_by_file(
 
 
 @router.post(
-    "/api/embed", response_model=EmbeddedOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
+    "/api/embed", response_model=EmbeddedOut, responses=problems(400, 408, 409, 413, 415, 422, 507), openapi_extra=FORM
 )
 async def embed(request: Request, from_: From = None, at: At = None) -> Response:
     """A file's embeddings, a unit row for each of its windows."""
@@ -165,12 +165,17 @@ async def _of_file(app: Services, snapshot: Snapshot, request: Request, source: 
     _known(snapshot, source)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the file as the part “file” of a multipart form.")
+    full = Problem(HTTPStatus.INSUFFICIENT_STORAGE, "The file could not be looked at: is the server's disk full?")
     try:
         form = await request.form(max_files=1, max_fields=8, max_part_size=4096)
     except (MultiPartException, ValueError, LookupError):
         raise Problem(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+    except OSError:
+        raise full from None
     try:
         return await app.uploads.query(snapshot, await read_upload(form), source, at)
+    except OSError:
+        raise full from None
     finally:
         await form.close()
 
