@@ -2,9 +2,9 @@
 
     python -m benchmarks.timings.map_frames [--clips 100000] [--seconds 4]
 
-Input comes from playwright's mouse as from a person's. A frame's script time is what its animation callbacks and the
-canvas's own events take; frames are the deltas of requestAnimationFrame, which here include drawing by the processor
-where a person's browser has a graphics card. Needs Debian's ``chromium`` and the package ``playwright``.
+Input comes from playwright's mouse as from a person's, but for the wheel. A frame's script time is what its animation
+callbacks and the canvas's own events take; frames are the deltas of requestAnimationFrame, which here include drawing
+by the processor where a person's browser has a graphics card. Needs Debian's ``chromium`` and playwright.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZE = {"width": 1280, "height": 900}
 # Put in before the page's own scripts: times of animation callbacks and of the canvas's events, by frame.
 METER = """
 (() => {
-  const meter = window.meter = { on: false, frames: [], script: [], spent: 0 };
+  const meter = window.meter = { on: false, frames: [], script: [], spent: 0, each: null };
   const timed = (act) => function (...given) {
     const began = performance.now();
     try { return act.apply(this, given); } finally { meter.spent += performance.now() - began; }
@@ -49,6 +49,7 @@ METER = """
     if (meter.on && last) { meter.frames.push(now - last); meter.script.push(meter.spent); }
     meter.spent = 0;
     last = now;
+    if (meter.each) meter.each(now);
     frame(tick);
   };
   frame(tick);
@@ -57,14 +58,23 @@ METER = """
 Move = Callable[[Any, float, float, float], None]
 
 
-def hover(mouse: Any, t: float, x: float, y: float) -> None:
+def hover(page: Any, t: float, x: float, y: float) -> None:
     """Point here and there."""
-    mouse.move(x + 300 * math.sin(1.7 * t), y + 200 * math.sin(2.3 * t))
+    page.mouse.move(x + 300 * math.sin(1.7 * t), y + 200 * math.sin(2.3 * t))
 
 
-def zoom(mouse: Any, t: float, x: float, y: float) -> None:
+# The wheel turns in every frame: playwright's own waits too long for each turn.
+WHEEL = """
+([x, y]) => { meter.each = (now) => document.getElementById("canvas").dispatchEvent(new WheelEvent("wheel",
+  { deltaY: Math.sin(now / 500) * 40, clientX: x, clientY: y, cancelable: true })); }
+"""
+
+
+def zoom(page: Any, t: float, x: float, y: float) -> None:
     """Zoom in and out again."""
-    mouse.wheel(0, -40 if math.sin(math.pi * t) >= 0 else 40)
+    if not page.evaluate("meter.each"):
+        page.evaluate(WHEEL, [x, y])
+    page.wait_for_timeout(50)
 
 
 TASKS: tuple[tuple[str, bool, Move], ...] = (
@@ -84,8 +94,8 @@ def measured(page: Any, move: Move, drag: bool, seconds: float) -> dict[str, flo
     page.evaluate("meter.frames = [], meter.script = [], meter.on = true")
     began = time.monotonic()
     while (t := time.monotonic() - began) < seconds:
-        move(page.mouse, t, x, y)
-    found = page.evaluate("(meter.on = false, [meter.frames, meter.script])")
+        move(page, t, x, y)
+    found = page.evaluate("(meter.on = false, meter.each = null, [meter.frames, meter.script])")
     if drag:
         page.mouse.up()
     frames, script = (np.asarray(values) for values in found)

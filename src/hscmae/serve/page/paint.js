@@ -3,7 +3,7 @@
 
 import { DIMMED } from "./points.js";
 
-const FEW = 6000;
+const FEW = 1500; // more shapes than these take a browser longer than as many pixels
 const BACK = 0.15; // opacity of what stands back
 const sheet = document.createElement("canvas");
 let image = null;
@@ -26,7 +26,7 @@ export function paint(canvas, points, view, ratio, colours, ground) {
 const layers = (points) => (points.dimmed ? [DIMMED, 0] : [0]);
 
 function shapes(context, points, runs, place, seen, ratio, colours, ground) {
-  const radius = Math.max(2.5, Math.min(5.5, 190 / Math.sqrt(seen + 1))) * ratio;
+  const radius = Math.max(2.5, Math.min(5.5, 150 / Math.sqrt(seen + 1))) * ratio;
   const side = stamped(radius, ratio, colours, ground);
   context.clearRect(0, 0, context.canvas.width, context.canvas.height);
   for (const layer of layers(points)) {
@@ -78,7 +78,7 @@ function pixels(context, points, runs, place, seen, ratio, colours, ground) {
     inks[c + 1] = mixed(colour, ground, 1);
     inks[(c + 1) | DIMMED] = mixed(colour, ground, BACK);
   }
-  const size = Math.max(1, Math.round(ratio * Math.max(1, Math.min(3, Math.sqrt((width * height) / seen) / 6))));
+  const size = Math.max(1, Math.round(ratio * Math.max(1, Math.min(4, Math.sqrt((width * height) / seen) / 6))));
   const round = around(size, width, (dx, dy) => dx * dx + dy * dy <= (size + 0.5) ** 2);
   const diamond = around(size, width, (dx, dy) => Math.abs(dx) + Math.abs(dy) <= size);
   for (const layer of layers(points)) {
