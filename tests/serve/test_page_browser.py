@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,20 @@ def test_a_file_is_chosen_and_a_wrong_one_is_said_to_be_wrong(seen: Seen, archiv
     seen.page.set_input_files("#file", str(archive.parent / "media" / "high" / "07.png"))
     seen.until(RESULTS)
     assert seen.page.inner_text("#found-title") == "Sounds that go with this picture"
+
+
+def refused(status: int, route: Any) -> None:
+    route.fulfill(status=status, body="<html>nginx</html>")
+
+
+def test_what_a_proxy_refuses_is_said_kindly(seen: Seen, archive: Path) -> None:
+    seen.until("!document.querySelector('[data-panel=search]').hidden")
+    for status, words in ((413, "too large"), (502, "cannot be reached")):
+        seen.page.route("**/api/search*", partial(refused, status))
+        seen.page.set_input_files("#file", str(archive.parent / "media" / "high" / "07.png"))
+        seen.until(f"document.getElementById('status').textContent.includes('{words}')")
+        seen.page.unroute("**/api/search*")
+    seen.complaints.clear()
 
 
 def test_a_pasted_picture_finds_sounds(seen: Seen, archive: Path) -> None:
