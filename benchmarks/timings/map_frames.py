@@ -1,6 +1,6 @@
 """The page's map in headless Chromium: what a frame costs while a large collection is moved, zoomed and pointed at.
 
-    python -m benchmarks.timings.map_frames [--clips 100000] [--seconds 4]
+    python -m benchmarks.timings.serve --only map --no-page
 
 Input comes from playwright's mouse as from a person's, but for the wheel. A frame's script time is what its animation
 callbacks and the canvas's own events take; frames are the deltas of requestAnimationFrame, which here include drawing
@@ -9,23 +9,15 @@ by the processor where a person's browser has a graphics card. Needs Debian's ``
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.timings.figures import figure
-from benchmarks.timings.search import clips
-from benchmarks.timings.serve import DIM, server
-from hscmae.data.pairs import Labels, Pairs
-from hscmae.data.store import write_store
 
 LIMIT = "<= 16 ms"
 SIZE = {"width": 1280, "height": 900}
@@ -130,16 +122,14 @@ def looked_at(port: int, seconds: float) -> dict[str, dict[str, float]]:
     return found
 
 
-def rows(n: int = 100_000, seconds: float = 4.0) -> list[dict[str, Any]]:
-    """Script time of a frame for each task; frames and medians beside it."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        x = clips(2 * n, DIM)
-        ids = np.array([f"clip{i:07d}" for i in range(n)], np.bytes_)
-        labels = Labels.single(np.arange(n) % 20)
-        write_store(Pairs({"audio": x[:n], "visual": x[n:]}, ids, labels=labels, source="made-up"), folder / "store")
-        with server(folder / "store", folder) as (port, _):
-            found = looked_at(port, seconds)
+def rows(port: int, n: int, seconds: float = 4.0) -> list[dict[str, Any]]:
+    """Script time of a frame for each task; frames and medians beside it.
+
+    Args:
+        port: of a server whose archive has ``n`` clips of two modalities.
+        seconds: of each task.
+    """
+    found = looked_at(port, seconds)
     return [
         figure(
             f"a frame's script while {name}, map of {n:,} clips ({2 * n:,} points)",
@@ -151,15 +141,3 @@ def rows(n: int = 100_000, seconds: float = 4.0) -> list[dict[str, Any]]:
         )
         for name, f in found.items()
     ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clips", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    given = parser.parse_args()
-    print(json.dumps(rows(given.clips, given.seconds), indent=1))
-
-
-if __name__ == "__main__":
-    main()
