@@ -1,6 +1,6 @@
 """The server under load: searches by id in an open loop, and what slow clients and large uploads do to others.
 
-    python -m benchmarks.timings.serve [--clips 100000] [--requests 100000] [--only exact faiss health slow memory]
+    python -m benchmarks.timings.serve [--clips 100000] [--requests 100000] [--only exact faiss health slow memory map]
 
 The generator runs on the same cores as the server. Requests are due at random moments of a fixed mean rate (a Poisson
 process), whether earlier ones are answered or not; a latency counts from the moment that the request was due. Writes
@@ -217,7 +217,7 @@ def measured(name: str, found: dict[str, float], rate: float, limit: float) -> d
 
 
 def rows(n: int = 100_000, requests: int = 100_000, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Everything, or some of exact, faiss, health, slow, memory."""
+    """Everything, or some of exact, faiss, health, slow, memory, map."""
     found = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -225,7 +225,7 @@ def rows(n: int = 100_000, requests: int = 100_000, only: tuple[str, ...] = ()) 
         ids = np.array([f"clip{i:07d}" for i in range(n)], np.bytes_)
         labels = Labels.single(np.arange(n) % 20)
         write_store(Pairs({"audio": x[:n], "visual": x[n:]}, ids, labels=labels, source="made-up"), folder / "store")
-        wanted = only or ("exact", "faiss", "health", "slow", "memory")
+        wanted = only or ("exact", "faiss", "health", "slow", "memory", "map")
         target = by_id(n)
         with server(folder / "store", folder) as (port, pid):
             if "exact" in wanted:
@@ -252,6 +252,11 @@ def rows(n: int = 100_000, requests: int = 100_000, only: tuple[str, ...] = ()) 
                 asyncio.run(load(port, target, 200, 3))
                 answer = asyncio.run(load(port, target, 1000, 15))
                 found.append(measured(f"faiss search by id, {n:,} clips", answer, 1000, 50))
+        if "map" in wanted:
+            from benchmarks.timings import map_frames  # which needs a browser
+
+            with server(folder / "store", folder) as (port, _):
+                found += map_frames.rows(port, n)
     return found
 
 

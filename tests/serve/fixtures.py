@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +24,14 @@ def client(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     app = create_app(Settings(archive, state=tmp_path_factory.mktemp("state")))
     with TestClient(app, base_url=LOCAL) as found:
         yield found
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Prints a figure of a long test, whatever pytest captures."""
+
+    def told(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}", flush=True)
+
+    return told

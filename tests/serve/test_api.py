@@ -208,6 +208,7 @@ def test_a_file_comes_in_ranges(client: TestClient, archive: Path) -> None:
     whole = client.get(item("film", "media"))
     assert whole.content == content and whole.headers["content-type"] == "video/mp4"
     assert whole.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert whole.headers["content-disposition"] == "inline; filename*=UTF-8''film.mp4"
     head = client.head(item("film", "media"))
     assert head.headers["content-length"] == str(len(content)) and not head.content
     for header, status, part in (
@@ -285,6 +286,15 @@ def test_health_readiness_and_metrics(client: TestClient) -> None:
     text = client.get("/metrics").text
     assert 'hscmae_requests_total{method="GET",route="/api/items/{id:path}",status="200"}' in text
     assert f"hscmae_clips {float(ROWS)}" in text and "high/01" not in text
+
+
+def test_every_answer_names_its_kind_and_letters(client: TestClient) -> None:
+    static = [f"/static/{name}" for name in ("main.js", "app.css", "icon.svg")]
+    for path in ("/", "/docs", "/report", "/metrics", "/api/decisions/export", *static):
+        kind = client.get(path).headers["content-type"]
+        assert kind.partition(";")[0].startswith(("text/", "image/svg+xml")) and "charset=utf-8" in kind, path
+    for path in ("/api/about", "/openapi.json", "/nothing"):  # JSON is UTF-8 and takes no parameter
+        assert re.fullmatch(r"application/(problem\+)?json", client.get(path).headers["content-type"]), path
 
 
 def test_the_page_and_the_api_page_need_nothing_from_elsewhere(client: TestClient) -> None:

@@ -113,6 +113,13 @@ def test_every_answer_ties_the_browsers_hands(client: TestClient) -> None:
     assert refused["x-content-type-options"] == "nosniff"
 
 
+def test_nothing_is_redirected(client: TestClient) -> None:
+    """Who asks over http is told, not led on: a program's token would go out again and again unseen."""
+    for path in ("/", "/docs/", "/api/search/", "/api/items/", "//evil.example/", "/report/", "/static/", "/login/"):
+        answer = client.get(path, follow_redirects=False)
+        assert not answer.has_redirect_location and not 300 <= answer.status_code < 400, path
+
+
 def test_request_ids_are_taken_over_if_harmless(client: TestClient) -> None:
     assert client.get("/healthz", headers={"X-Request-ID": "abc-1.2"}).headers["x-request-id"] == "abc-1.2"
     for bad in ("a b", "x" * 65, "<b>", ""):

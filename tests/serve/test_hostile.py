@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import random
+import re
 import shutil
 import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -21,9 +26,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hscmae.serve.app import create_app
+from hscmae.serve.problems import Problem
 from hscmae.serve.settings import Settings
+from hscmae.serve.snapshot import Snapshot
 from hscmae.serve.sniff import agrees, ending_of
-from hscmae.serve.uploads import safe_name
+from hscmae.serve.uploads import LOCK, Upload, Uploads, safe_name
 from serve.serving import LOCAL
 
 pytest_plugins = ("serve.fixtures",)
@@ -206,6 +213,79 @@ def test_files_outside_the_archives_folders_are_not_served(tampered: tuple[TestC
     assert client.get("/api/items/high%2F41/thumbnail").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "name", [b'a"; b\n\r\nSet-Cookie: c.png', b"caf\xe9.png", "日本.png".encode(), b"\xe2\x80\xaegnp.png"]
+)
+def test_names_of_files_stay_within_their_header(tampered: tuple[TestClient, list[str]], name: bytes) -> None:
+    client, names = tampered
+    snapshot = client.app.state.services.snapshot  # type: ignore[attr-defined]
+    place = snapshot.archive.roots[0] / os.fsdecode(name)
+    place.write_bytes(picture())
+    snapshot.archive.clips.media[names[0]]["visual"] = place.name
+    answer = client.get(f"/api/items/{quote(names[0], safe='')}/media?modality=visual")
+    assert answer.status_code == 200 and answer.content == picture()
+    assert re.fullmatch(r"inline; filename\*=UTF-8''[A-Za-z0-9%._~-]+\.png", answer.headers["content-disposition"])
+    assert "set-cookie" not in answer.headers
+    assert client.get(f"/api/items/{quote(names[0], safe='')}").status_code == 200
+
+
+def test_an_upload_leaves_nothing_behind(client: TestClient) -> None:
+    folder = client.app.state.services.uploads.folder  # type: ignore[attr-defined]
+    for content in (picture(), b"\x89PNG\r\n\x1a\n", b"<html>"):
+        upload(client, content)
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+
+
+def test_each_upload_has_a_decoder_of_its_own(client: TestClient) -> None:
+    uploads = client.app.state.services.uploads  # type: ignore[attr-defined]
+    seen = set()
+    for content in (picture(), b"\x89PNG\r\n\x1a\n" + bytes(50), picture()):
+        pid = uploads._next._child.pid  # waiting already
+        upload(client, content)
+        assert not psutil.pid_exists(pid)
+        seen.add(pid)
+    assert len(seen) == 3
+    psutil.Process(uploads._next._child.pid).kill()
+    time.sleep(0.2)
+    assert upload(client, picture()).status_code == 200
+
+
+def test_a_full_disk_is_said_to_be_full(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hscmae.serve.uploads.tempfile.mkstemp", full)
+    answer = upload(client, picture())
+    assert answer.status_code == 507 and "full" in answer.json()["detail"]
+
+
+def test_bodies_together_have_a_budget(archive: Path, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(archive, state=tmp_path, most_received=10_000)), base_url=LOCAL) as client:
+        answer = upload(client, bytes(20_000))
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+        assert upload(client, b"<html>").status_code == 415  # the budget is free again
+
+
+def test_too_many_uploads_are_told_to_come_again(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_ = Settings(archive, state=tmp_path)
+    snapshot = Snapshot(settings_)
+    uploads = Uploads(settings_)
+    monkeypatch.setattr(uploads, "_embed", lambda *_: time.sleep(0.02))
+
+    async def many() -> list[Any]:
+        file = Upload("a.png", io.BytesIO(picture()))
+        return await asyncio.gather(
+            *(uploads.query(snapshot, file, None, None) for _ in range(20)), return_exceptions=True
+        )
+
+    found = asyncio.run(many())
+    uploads.close()
+    refused = [f for f in found if isinstance(f, Problem)]
+    assert len(refused) == 12 and all(p.status == 503 and int(p.headers["Retry-After"]) > 0 for p in refused)
+
+
 def test_names_are_shown_short_and_plain() -> None:
     assert safe_name("a/b\\c\r\n\x1b[31m.wav") == "c[31m.wav"
     assert len(safe_name("x" * 10_000)) <= 120
@@ -226,7 +306,7 @@ def seeds(archive: Path) -> list[bytes]:
 def mutated(content: bytes, rng: random.Random) -> bytes:
     """A file with bytes changed, cut out, doubled or swapped, most of them near its head."""
     found = bytearray(content)
-    for _ in range(rng.randint(1, 12)):
+    for _ in range(rng.randint(1, 6)):
         place = min(int(rng.expovariate(1 / (len(found) / 8 + 1))), max(0, len(found) - 1))
         match rng.randrange(5):
             case 0 if found:
@@ -243,21 +323,30 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(found)
 
 
-def bombard(client: TestClient, archive: Path, count: int, seed: int) -> None:
+def bombard(client: TestClient, archive: Path, count: int, seed: int) -> str:
+    """Upload mutated files; how they were answered."""
     rng, files = random.Random(seed), seeds(archive)
+    statuses, slowest, began = Counter[int](), 0.0, time.monotonic()
     for k in range(count):
-        answer = upload(client, mutated(rng.choice(files), rng), rng.choice(["a.png", "a.wav", "a.mp4", "a", "a.jpg"]))
+        before = time.monotonic()
+        name = rng.choice(["a.png", "a.wav", "a.mp4", "a.jpg"] + 4 * ["a"])  # half of them are decoded by their head
+        answer = upload(client, mutated(rng.choice(files), rng), name)
         assert answer.status_code in FINE, (k, answer.text)
+        statuses[answer.status_code] += 1
+        slowest = max(slowest, time.monotonic() - before)
     alive(client)
+    assert {200, 415, 422} <= statuses.keys()  # else the mutations are too mild, or too wild, to test anything
+    answered = ", ".join(f"{n} by {status}" for status, n in sorted(statuses.items()))
+    return f"{count} mutated uploads in {time.monotonic() - began:.0f} s, the slowest in {slowest:.1f} s: {answered}"
 
 
 def test_mutated_uploads(client: TestClient, archive: Path) -> None:
-    bombard(client, archive, 40, 0)
+    bombard(client, archive, 300, 0)
 
 
 @pytest.mark.long
-def test_thousands_of_mutated_uploads(client: TestClient, archive: Path) -> None:
-    bombard(client, archive, 5000, 1)
+def test_thousands_of_mutated_uploads(client: TestClient, archive: Path, tell: Callable[[str], None]) -> None:
+    tell(bombard(client, archive, 5000, 1))
 
 
 TEXT = st.text(max_size=40) | st.sampled_from([*PATHS, "high/01", "audio", "both", "label=high", "label=", "=", "-1"])

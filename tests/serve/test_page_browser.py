@@ -5,17 +5,22 @@ Needs Debian's ``chromium`` and the Python packages ``playwright`` and ``axe-pla
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
-from chromium import needs_chromium
+from chromium import ARGUMENTS, CHROMIUM, needs_chromium
 from hscmae.cli import main
 from hscmae.data.splits import read_ids
+from media_files import RATE, write_wav
 from serve.serving import CLIPS, Process, served
 
 pytest_plugins = ("chromium", "serve.fixtures")
@@ -84,15 +89,28 @@ def seen(browser: Any, process: Process) -> Iterator[Seen]:
 RESULTS = "document.querySelectorAll('#results .score').length > 4"
 
 
-def drop(seen: Seen, path: Path, kind: str) -> None:
-    """Drop a file on the page, as a person does."""
+def transfer(seen: Seen, path: Path, kind: str) -> Any:
+    """A file as the page is given it, dropped or pasted."""
     seen.until("!document.querySelector('[data-panel=search]').hidden")
-    transfer = seen.page.evaluate_handle(
+    return seen.page.evaluate_handle(
         "([bytes, name, type]) => { const t = new DataTransfer();"
         "t.items.add(new File([new Uint8Array(bytes)], name, {type})); return t; }",
         [list(path.read_bytes()), path.name, kind],
     )
-    seen.page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def drop(seen: Seen, path: Path, kind: str) -> None:
+    """Drop a file on the page, as a person does."""
+    seen.page.dispatch_event("#drop", "drop", {"dataTransfer": transfer(seen, path, kind)})
+
+
+def paste(seen: Seen, given: Any) -> None:
+    """Paste what a ``DataTransfer`` holds."""
+    seen.page.evaluate(
+        "t => document.body.dispatchEvent("
+        "new ClipboardEvent('paste', {clipboardData: t, bubbles: true, cancelable: true}))",
+        given,
+    )
 
 
 def test_a_dropped_sound_finds_pictures_and_a_result_plays(seen: Seen, archive: Path) -> None:
@@ -135,6 +153,61 @@ def test_a_file_is_chosen_and_a_wrong_one_is_said_to_be_wrong(seen: Seen, archiv
     seen.page.set_input_files("#file", str(archive.parent / "media" / "high" / "07.png"))
     seen.until(RESULTS)
     assert seen.page.inner_text("#found-title") == "Sounds that go with this picture"
+
+
+def refused(status: int, route: Any) -> None:
+    route.fulfill(status=status, body="<html>nginx</html>")
+
+
+def test_what_a_proxy_refuses_is_said_kindly(seen: Seen, archive: Path) -> None:
+    seen.until("!document.querySelector('[data-panel=search]').hidden")
+    for status, words in ((413, "too large"), (502, "cannot be reached")):
+        seen.page.route("**/api/search*", partial(refused, status))
+        seen.page.set_input_files("#file", str(archive.parent / "media" / "high" / "07.png"))
+        seen.until(f"document.getElementById('status').textContent.includes('{words}')")
+        seen.page.unroute("**/api/search*")
+    seen.complaints.clear()
+
+
+def test_a_pasted_picture_finds_sounds(seen: Seen, archive: Path) -> None:
+    paste(seen, transfer(seen, archive.parent / "media" / "high" / "07.png", "image/png"))
+    seen.until(RESULTS)
+    assert seen.page.inner_text("#found-title") == "Sounds that go with this picture"
+    seen.until("document.querySelector('#query-clip img.own').naturalWidth === 50")
+    before = seen.page.url
+    paste(seen, seen.page.evaluate_handle("(t => (t.setData('text/plain', 'a word'), t))(new DataTransfer())"))
+    seen.page.wait_for_timeout(300)
+    assert seen.page.url == before  # words are not searched by
+
+
+def test_what_the_microphone_hears_is_searched_by(browser: Any, process: Process, tmp_path: Path) -> None:
+    """A tone is played to Chromium's made-up microphone; a tone of its height is what the search is by."""
+    file = write_wav(tmp_path / "tone.wav", 0.4 * np.sin(2 * np.pi * 2000 * np.arange(5 * RATE) / RATE))
+    other = browser.browser_type.launch(
+        executable_path=CHROMIUM, args=[*ARGUMENTS, f"--use-file-for-fake-audio-capture={file}"]
+    )
+    found = visit(other, process, "#about")
+    found.page.add_init_script(
+        "const made = URL.createObjectURL; URL.createObjectURL = (file) => made((window.sent = file));"
+    )
+    found.open("#search")
+    found.page.reload()
+    found.until("!document.querySelector('[data-panel=search]').hidden")
+    found.page.click("#record")
+    found.until("document.getElementById('record').textContent.includes('(2 s)')")
+    found.page.click("#record")
+    found.until(RESULTS)
+    assert found.page.inner_text("#found-title") == "Pictures that go with this sound"
+    content = bytes(found.page.evaluate("sent.arrayBuffer().then((b) => [...new Uint8Array(b)])"))
+    with av.open(io.BytesIO(content)) as container:
+        rate = container.streams.audio[0].rate
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert 1.5 < len(sound) / rate < 6
+    assert np.abs(np.fft.rfft(sound)).argmax() * rate / len(sound) == pytest.approx(2000, abs=20)
+    found.page.click("#query-clip .play")
+    found.until("document.getElementById('player').currentTime > 0")
+    found.settled()
+    other.close()
 
 
 def test_a_recording_is_searched_by(seen: Seen) -> None:

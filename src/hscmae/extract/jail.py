@@ -100,6 +100,8 @@ class Jail:
         self.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is not None:
+            self.close()  # it died while it had nothing to do, which is no fault of the next file
         if self._child is None:
             self._child = subprocess.Popen(
                 CHILD,

@@ -17,6 +17,7 @@ from hscmae.errors import InputError, printable
 from hscmae.extract import assemble
 from hscmae.extract.assemble import ClipLabels, Source
 from hscmae.extract.base import AudioExtractor, VisualExtractor
+from hscmae.extract.jail import Jail
 from hscmae.extract.media import Frames, Limits, MediaClip, find_clips
 from hscmae.extract.pipeline import Job, Pool, describe_all, file_state
 from hscmae.extract.recipe import choose, job_for, recipe_for
@@ -240,6 +241,7 @@ def features_of(
     at: float | None = None,
     jobs: int | None = None,
     job: Job | None = None,
+    jail: Jail | None = None,
 ) -> Pairs:
     """Features of media in memory, for a query: extracted as ``recipe`` says.
 
@@ -250,6 +252,7 @@ def features_of(
         at: seconds; only the window that begins there.
         jobs: as in ``extract``.
         job: the recipe's job (``extract.recipe.job_for``), so that several queries load the networks once.
+        jail: a decoder that was started before; it is closed afterwards.
 
     Returns:
         A row a window.
@@ -266,7 +269,7 @@ def features_of(
     kept = Kept(job.dims)
     found: dict[str, Recording] = {}
     by_id = {clip.id: clip for clip in clips}
-    with closing(describe_all(clips, job, kept.append, jobs)) as recordings:
+    with closing(describe_all(clips, job, kept.append, jobs, jail)) as recordings:
         for recording in recordings:
             if not recording.rows:
                 lines = _lines(recording, by_id[recording.id]) or [f"{recording.id}: holds neither sound nor picture"]

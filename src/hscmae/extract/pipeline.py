@@ -131,7 +131,7 @@ class Networks:
 
 
 def describe_all(
-    clips: Sequence[MediaClip], job: Job, append: Append, jobs: int | None = None
+    clips: Sequence[MediaClip], job: Job, append: Append, jobs: int | None = None, jail: Jail | None = None
 ) -> Generator[Recording, None, None]:
     """Recordings as they are done, in any order; closing the iterator ends what is under way.
 
@@ -140,6 +140,7 @@ def describe_all(
         job: extractors and sampling.
         append: keeps a window's features and says where; called from several threads.
         jobs: decoding processes, and threads for each network; one a core where not given.
+        jail: a decoder that was started before, to be the first; it is closed like the others.
     """
     cores = usable_cpus()
     jobs = jobs or cores
@@ -148,7 +149,7 @@ def describe_all(
     for clip in clips:
         todo.put(clip)
     stop = threading.Event()
-    jails = [Jail() for _ in range(feeders)]
+    jails = [jail if jail is not None and k == 0 else Jail() for k in range(feeders)]
 
     def feed(jail: Jail) -> None:
         try:

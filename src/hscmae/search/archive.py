@@ -24,6 +24,7 @@ from hscmae.search.clips import Clips, path_of, present_rows
 from hscmae.search.exact import ExactSearch, Float32Array, Found, Fused
 
 if TYPE_CHECKING:
+    from hscmae.extract.jail import Jail
     from hscmae.extract.pipeline import Job
     from hscmae.methods.base import Method
 
@@ -347,8 +348,8 @@ class Archive:
     def _of_media(self, path: Path, source: str | None, at: float | None) -> Query:
         return self.query_media(path, source, replace(self.job, at=at))
 
-    def query_media(self, path: Path, source: str | None, job: Job) -> Query:
-        """A media file as a query, extracted by ``job`` or one like it with other limits.
+    def query_media(self, path: Path, source: str | None, job: Job, jail: Jail | None = None) -> Query:
+        """A media file as a query, extracted by ``job`` or one like it with other limits, decoded by ``jail`` if given.
 
         Raises:
             InputError: cannot be read, or without the modality.
@@ -356,7 +357,7 @@ class Archive:
         from hscmae.extract import features_of
 
         method = self.method
-        found = features_of(path, self.recipe, job=job)
+        found = features_of(path, self.recipe, job=job, jail=jail)
         has = [m for m in self.modalities if m in found.features and found.present[m].any()]
         if not has or source not in (None, BOTH, *has):
             raise InputError(f"{path}: has no {source or ' or '.join(self.modalities)}")

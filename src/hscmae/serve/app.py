@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         held.media.warm()
+        held.uploads.warm()
         held.background.start()
         watching = asyncio.create_task(held.shelf.watch(held.background.start))
         try:

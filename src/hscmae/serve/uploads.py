@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hscmae.errors import HscmaeError
+from hscmae.extract.jail import Jail
 from hscmae.extract.media import Limits
 from hscmae.search.archive import Query
 from hscmae.serve.problems import Problem, busy
@@ -54,8 +55,13 @@ class Uploads:
         self._lock = os.open(self.folder / "making", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         (self.folder / "making").rename(self.folder / LOCK)  # only now it can be taken for a dead server's
+        self._next = Jail()
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
+
+    def warm(self) -> None:
+        """Start the decoder of the next file, which takes longer than most files: each has one of its own."""
+        self._next.start()
 
     async def query(self, snapshot: Snapshot, upload: Upload, source: str | None, at: float | None) -> Query:
         """The query that an upload is.
@@ -81,6 +87,7 @@ class Uploads:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE)
         if not agrees(upload.name, ending):
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This file is not what its name says.")
+        jail, self._next = self._next, Jail()
         handle, name = tempfile.mkstemp(suffix=ending, dir=self.folder)
         path = Path(name)
         try:
@@ -90,16 +97,19 @@ class Uploads:
             job = snapshot.archive.job
             hours = ((at or 0.0) + self.settings.query_seconds) / 3600
             job = replace(job, limits=replace(LIMITS, hours=hours), at=at)
-            query = snapshot.archive.query_media(path, source, job)
+            query = snapshot.archive.query_media(path, source, job, jail)
         except HscmaeError as error:
             log.info("unreadable upload", extra={"fields": {"reason": str(error).replace(name, "the file")[:300]}})
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, _words(snapshot, source)) from None
         finally:
             path.unlink(missing_ok=True)
+            jail.close()
+            self.warm()
         return replace(query, text=upload.name)
 
     def close(self) -> None:
         """Remove what is left."""
+        self._next.interrupt()
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 

@@ -17,12 +17,14 @@ from hscmae.search.exact import Float32Array
 from hscmae.serve.problems import Problem
 
 MOST_WINDOWS = 16
+MOST_TEXT = 12_000  # characters: of a wide embedding fewer windows go into a link
 DIGITS = 12  # of the model's SHA-256
 
 
 def to_text(archive: Archive, z: Float32Array) -> str:
     """Unit rows, shape (windows, dim), as text of letters, digits, ``-``, ``_`` and one dot."""
-    content = np.asarray(z[:MOST_WINDOWS], "<f2").tobytes()
+    fit = (MOST_TEXT - DIGITS - 1) * 3 // 4 // (2 * archive.dim)  # base64 makes four characters of three bytes
+    content = np.asarray(z[: max(1, min(MOST_WINDOWS, fit))], "<f2").tobytes()
     return f"{model_of(archive)}.{base64.urlsafe_b64encode(content).decode().rstrip('=')}"
 
 

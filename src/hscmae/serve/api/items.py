@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -131,7 +132,7 @@ async def media(
     headers = {
         "Content-Security-Policy": SANDBOX,
         "Cache-Control": CACHED,
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(place.path.name, safe='')}",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(os.fsencode(place.path.name), safe='')}",
     }
     return file_response(
         open_place(place), place.size, place.kind, place.etag("media"), request.headers, request.method, headers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from hscmae.serve.problems import Problem
 from hscmae.serve.services import Services, card, row_of, services
 from hscmae.serve.snapshot import Snapshot
 from hscmae.serve.uploads import read_upload
-from hscmae.serve.vectors import MOST_WINDOWS, from_text, to_text
+from hscmae.serve.vectors import MOST_TEXT, from_text, to_text
 
 router = APIRouter(tags=["search"])
 MOST_SHARED = 12
@@ -51,7 +51,7 @@ Id = Annotated[
     Query(max_length=4096, description="A clip.", openapi_examples={"clip": {"value": "dogs/rex"}}),
 ]
 Vector = Annotated[
-    str | None, Query(max_length=12_000, description="A query as an answer's `vector` and a link hold it.")
+    str | None, Query(max_length=MOST_TEXT, description="A query as an answer's `vector` and a link hold it.")
 ]
 At = Annotated[
     float | None,
@@ -85,7 +85,7 @@ async def search(
 
 
 @router.post(
-    "/api/search", response_model=AnswerOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
+    "/api/search", response_model=AnswerOut, responses=problems(400, 408, 409, 413, 415, 422, 507), openapi_extra=FORM
 )
 async def search_by_file(
     request: Request, wanted: Annotated[Wanted, Depends()], from_: From = None, at: At = None
@@ -95,11 +95,14 @@ async def search_by_file(
     snapshot = app.snapshot
     _known(snapshot, wanted.to)
     asked = await _of_file(app, snapshot, request, from_, at)
-    return await _answer(app, snapshot, asked, wanted, to_text(snapshot.archive, asked.z))
+    # Searched by what the link will hold, so that the link gives the same results.
+    vector = to_text(snapshot.archive, asked.z)
+    asked = replace(asked, z=from_text(snapshot.archive, vector))
+    return await _answer(app, snapshot, asked, wanted, vector)
 
 
 @router.post(
-    "/api/embed", response_model=EmbeddedOut, responses=problems(400, 408, 409, 413, 415, 422), openapi_extra=FORM
+    "/api/embed", response_model=EmbeddedOut, responses=problems(400, 408, 409, 413, 415, 422, 507), openapi_extra=FORM
 )
 async def embed(request: Request, from_: From = None, at: At = None) -> Response:
     """A file's embeddings, a unit row for each of its windows."""
@@ -162,17 +165,19 @@ async def _of_file(app: Services, snapshot: Snapshot, request: Request, source: 
     _known(snapshot, source)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the file as the part “file” of a multipart form.")
+    full = Problem(HTTPStatus.INSUFFICIENT_STORAGE, "The file could not be looked at: is the server's disk full?")
     try:
         form = await request.form(max_files=1, max_fields=8, max_part_size=4096)
     except (MultiPartException, ValueError, LookupError):
         raise Problem(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+    except OSError:
+        raise full from None
     try:
-        asked = await app.uploads.query(snapshot, await read_upload(form), source, at)
+        return await app.uploads.query(snapshot, await read_upload(form), source, at)
+    except OSError:
+        raise full from None
     finally:
         await form.close()
-    # Searched by what the link will hold, so that the link gives the same results.
-    z = from_text(snapshot.archive, to_text(snapshot.archive, asked.z[:MOST_WINDOWS]))
-    return Asked(asked.text, asked.source, z, asked.own)
 
 
 async def _answer(app: Services, snapshot: Snapshot, asked: Asked, wanted: Wanted, vector: str | None) -> Response:

@@ -16,8 +16,8 @@ function flat(value, prefix = "") {
 export function show(about) {
   const facts = [
     ["clips", number(about.clips), `${number(about.pairs)} with sound and picture`],
-    ...Object.entries(about.modalities).map(([m, n]) => [words(m), number(n), "clips have them"]),
-    ["built", about.built ? new Date(about.built).toLocaleDateString("en", { year: "numeric", month: "short", day: "numeric" }) : "?", about.built || ""],
+    ...Object.entries(about.modalities).map(([m, n]) => [words(m), number(n), `of ${number(about.clips)} clips`]),
+    ["built", about.built ? about.built.slice(0, 10) : "?", about.built ? `${about.built.slice(11, 16)} UTC` : ""],
   ];
   for (const [name, value] of Object.entries(about.metrics || {})) {
     if (typeof value === "number" && ["avg/mAP", "avg/R@10"].includes(name)) facts.push([name.replace("avg/", ""), value.toFixed(3), about.metrics.split === "all" ? "on all clips, those that it learned from included" : `on the clips of split ${about.metrics.split}`]);

@@ -14,6 +14,7 @@ function kind(schema) {
   return schema.type || "";
 }
 
+const plain = (text) => (text || "").trim().replaceAll("`", "");
 const cell = (name, text) => make(name, { class: "words" }, text);
 
 function table(head, rows) {
@@ -36,12 +37,12 @@ function example(method, path, route) {
 
 async function show() {
   const document_ = await get("/openapi.json");
-  $("about").textContent = document_.info.description.trim().replaceAll("`", "");
+  $("about").textContent = plain(document_.info.description);
   for (const [path, methods] of Object.entries(document_.paths)) {
     for (const [method, route] of Object.entries(methods)) {
-      const section = make("section", {}, make("h2", {}, `${method.toUpperCase()} ${path}`), make("p", {}, (route.description || "").replaceAll("`", "")));
+      const section = make("section", {}, make("h2", {}, `${method.toUpperCase()} ${path}`), make("p", {}, plain(route.description)));
       const parameters = route.parameters || [];
-      if (parameters.length) section.append(table(["parameter", "in", "type", "meaning"], parameters.map((p) => [p.name + (p.required ? " *" : ""), p.in, kind(p.schema), p.description || (p.schema && p.schema.description) || ""])));
+      if (parameters.length) section.append(table(["parameter", "meaning", "type"], parameters.map((p) => [p.in === "path" ? `{${p.name}}` : p.name + (p.required ? " *" : ""), plain(p.description), kind(p.schema)])));
       for (const [type, content] of Object.entries((route.requestBody || {}).content || {})) {
         const schema = followed(document_, content.schema) || {};
         section.append(table([`body: ${type}`, "type"], Object.entries(schema.properties || {}).map(([name, s]) => [name, kind(s)])));

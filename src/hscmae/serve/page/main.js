@@ -60,6 +60,7 @@ async function begin() {
     return;
   }
   $("login").hidden = true;
+  $("archive").textContent = about.name;
   await search.start(about);
   await route();
 }

@@ -2,7 +2,8 @@
 
 import { $, ask, choice, get, item, make, post, say, words } from "./util.js";
 import { play, stop, tile } from "./clips.js";
-import { Points, paint } from "./points.js";
+import { paint } from "./paint.js";
+import { Points } from "./points.js";
 
 const COLOURS = ["#4a7fd4", "#f08a24", "#d94a4a", "#35b0a7", "#4f9e3f", "#d9b300", "#a665c9", "#f27aa5", "#99694a", "#7c8798", "#1f9bd6", "#9bb52c"];
 const NONE = "#8b95a5";
@@ -20,7 +21,8 @@ let hover = -1;
 let pinned = -1;
 let lasso = null;
 let loud = false;
-let stale = true;
+let stale = true; // the points must be drawn anew
+let undressed = true; // they are to look otherwise
 let asked = false;
 let timer = 0;
 let active = false;
@@ -43,6 +45,7 @@ export async function show() {
     const numbers = new Uint16Array(await (await ask("/api/map/points")).arrayBuffer());
     head = found;
     points = new Points(head, numbers);
+    undressed = true;
     cards.clear();
     colour = head.labels.length ? "label" : "cluster";
     controls();
@@ -58,8 +61,8 @@ const bright = (p) => lit === null || keyOf(p % points.clips) === lit;
 
 function controls() {
   const several = head.modalities.length > 1;
-  choice($("map-show"), [...head.modalities.map((m) => [m, words(m)]), ...(several ? [["both", "both"]] : [])], showing, (m) => { showing = m; redraw(); });
-  choice($("map-colour"), [...(head.labels.length ? [["label", "label"]] : []), ["cluster", "cluster"]], colour, (c) => { colour = c; lit = null; keys(); redraw(); });
+  choice($("map-show"), [...head.modalities.map((m) => [m, words(m)]), ...(several ? [["both", "both"]] : [])], showing, (m) => { showing = m; restyle(); });
+  choice($("map-colour"), [...(head.labels.length ? [["label", "label"]] : []), ["cluster", "cluster"]], colour, (c) => { colour = c; lit = null; keys(); restyle(); });
   choice($("map-tool"), [["circle", "circle some"], ["move", "move"]], tool, (t) => { tool = t; canvas.style.cursor = t === "move" ? "grab" : "crosshair"; });
   keys();
 }
@@ -74,7 +77,7 @@ function keys() {
     button.addEventListener("click", () => {
       lit = lit === c ? null : c;
       for (const [k, other] of [...$("map-keys").children].entries()) other.setAttribute("aria-pressed", String(k === lit));
-      redraw();
+      restyle();
       if (lit !== null) list([...Array(points.clips).keys()].filter((i) => keyOf(i) === lit), name);
       else list([], "");
     });
@@ -105,16 +108,25 @@ new ResizeObserver(() => {
   all();
   resize();
 }).observe(canvas);
-document.addEventListener("theme", () => points && redraw());
 
 function redraw() { stale = true; frame(); }
+function restyle() { undressed = true; redraw(); }
 function frame() {
   if (asked) return;
   asked = true;
   requestAnimationFrame(() => { asked = false; render(); });
 }
 
+// Colours of the page's style; asking for one costs a layout, so they are kept until the theme changes.
+const tokens = new Map();
+function recolour() { tokens.clear(); if (points) redraw(); }
+document.addEventListener("theme", recolour);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 function token(name) {
+  if (!tokens.has(name)) tokens.set(name, computed(name));
+  return tokens.get(name);
+}
+function computed(name) {
   const probe = make("span");
   probe.style.color = `var(${name})`;
   canvas.after(probe);
@@ -126,15 +138,14 @@ function token(name) {
 function render() {
   if (!points || !canvas.width) return;
   const ratio = canvas.width / canvas.clientWidth;
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  const none = names().length;
+  if (undressed) {
+    points.dress((p) => (shown(p) ? Math.min(keyOf(p % points.clips), none) : -1), bright);
+    undressed = false;
+  }
   if (stale) {
-    const began = performance.now();
     const colours = [...names().map((_, c) => COLOURS[c % COLOURS.length]), NONE];
-    const none = colours.length - 1;
-    const of = (p) => Math.min(keyOf(p % points.clips), none);
-    const seen = paint(base.getContext("2d"), width, height, ratio, points, view, { colours, of, shown, lit: bright, ground: token("--card") });
-    canvas.dataset.milliseconds = (performance.now() - began).toFixed(1);
-    canvas.dataset.seen = seen;
+    canvas.dataset.seen = paint(base, points, view, ratio, colours, token("--card"));
     stale = false;
   }
   const context = canvas.getContext("2d");
@@ -230,7 +241,7 @@ function released(event) {
     pinned = hover;
     if (pinned < 0) describe(-1);
   } else if (drawn && drawn.length > 2) {
-    const found = points.inside(drawn.map((q) => world(...q)), (p) => shown(p) && bright(p));
+    const found = points.inside(drawn.map((q) => world(...q)));
     list(found, "circled");
   }
   frame();
@@ -241,7 +252,7 @@ canvas.addEventListener("pointerleave", () => { if (!held.size && hover !== -1) 
 
 function pointAt(x, y, kind) {
   const reach = (kind === "touch" ? 26 : 14) / view.scale;
-  const found = points.nearest(...world(x, y), reach, (p) => shown(p) && bright(p));
+  const found = points.nearest(...world(x, y), reach);
   if (found === hover) return;
   hover = found;
   describe(found >= 0 ? found : pinned);
@@ -295,7 +306,7 @@ canvas.addEventListener("keydown", (event) => {
   else if (event.key === "Enter") {
     const [x0, y0] = world(0, 0);
     const [x1, y1] = world(canvas.clientWidth, canvas.clientHeight);
-    list(points.inside([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], (p) => shown(p) && bright(p)), "in view");
+    list(points.inside([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), "in view");
   } else return;
   event.preventDefault();
 });

@@ -61,7 +61,7 @@ function render() {
   side.append(
     make("p", { class: "name" }, pair.id),
     make("p", { class: "classes" }, pair.labels.join(", ")),
-    make("p", { class: "reading" }, `${Math.round(100 * pair.random_better)}% of pairs made at random agree better than this one.`),
+    make("p", { class: "reading" }, `${pair.random_better > 0.99 ? "More than 99" : Math.round(100 * pair.random_better)}% of pairs made at random agree better than this one.`),
   );
   card.append(shot, side);
   $("pair").replaceChildren(card);

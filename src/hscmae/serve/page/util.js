@@ -38,6 +38,9 @@ export class Refused extends Error {
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+const AWAY = "The server cannot be reached. Is it still running?";
+const BETWEEN = { 413: "This file is too large to be sent. A few seconds of the recording are enough.", 502: AWAY, 504: AWAY };
+
 // A request; where the server is busy it is made again, as often as the server says, three times at most.
 export async function ask(path, options = {}) {
   for (let tries = 0; ; tries++) {
@@ -46,15 +49,15 @@ export async function ask(path, options = {}) {
       answer = await fetch(path, { credentials: "same-origin", ...options });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refused(0, "The server cannot be reached. Is it still running?");
+      throw new Refused(0, AWAY);
     }
     if (answer.ok) return answer;
     if (answer.status === 503 && tries < 3) {
       await pause(1000 * Math.min(5, Number(answer.headers.get("Retry-After")) || 1));
       continue;
     }
-    let detail = "This did not work.";
-    try { detail = (await answer.json()).detail || detail; } catch { /* not JSON */ }
+    let detail = BETWEEN[answer.status] || "This did not work.";
+    try { detail = (await answer.json()).detail || detail; } catch { /* not JSON: the answer of a proxy */ }
     if (answer.status === 401 && path !== "/login") document.dispatchEvent(new CustomEvent("login"));
     throw new Refused(answer.status, detail);
   }
