@@ -1,6 +1,6 @@
-"""What the network's start sees: smoothed CCA on standardised values and on kernel components of several bandwidths.
+"""What the network's start sees: smoothed CCA on standardised values and on components of several kernels.
 
-    python -m benchmarks.studies.views ../shared/data [--bandwidths 1 3 10]
+    python -m benchmarks.studies.views ../shared/data [--bandwidths 1 3 10] [--linear 0 0.1 0.3]
 
 Development cuts of training rows alone, with 100, 300 and 1,000 pairs to train on; the real clips beside DATA, each of
 folds 1 to 4 held out in turn. Ridges are chosen without labels, anchors are left out. Prints mAP, a line a cut.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--bandwidths", type=float, nargs="+", default=[1.0, 3.0, 10.0])
+    parser.add_argument("--linear", type=float, nargs="+", default=[0.0, 0.1], help="shares of the linear kernel")
     arguments = parser.parse_args()
     for name, pairs in cuts(arguments.data):
         model = hscmae.HSCMAE()
@@ -72,9 +74,10 @@ def main() -> None:
         scalers = model._fit_scalers(pairs, pairs.rows_of("train"))
         train, test = (Features(pairs, pairs.rows_of(part), scalers, CPU) for part in ("train", "test"))
         found = {"values": score(train, test, pairs)}
-        for bandwidth in arguments.bandwidths:
-            view = kernel_views(train, model.config.view.model_copy(update={"bandwidth": bandwidth}), 0)
-            found[f"bandwidth {bandwidth:g}"] = score(train.through(view), test.through(view), pairs)
+        for bandwidth, linear in product(arguments.bandwidths, arguments.linear):
+            kernel = model.config.view.model_copy(update={"bandwidth": bandwidth, "linear": linear})
+            view = kernel_views(train, kernel, 0)
+            found[f"bandwidth {bandwidth:g}, linear {linear:g}"] = score(train.through(view), test.through(view), pairs)
         print(name, "; ".join(f"{view} {value:.4f}" for view, value in found.items()), flush=True)
 
 

@@ -41,24 +41,33 @@ def holed(n: int = 300) -> Pairs:
 
 
 def same(a: Method, b: Method) -> None:
+    """Equal to the bit; through a kernel view to rounding: it maps all rows at once, or the rows of a batch, and the
+    last bit of a product of matrices may depend on how many rows there are.
+    """
     first, second = a._tensors(), b._tensors()
     assert first.keys() == second.keys()
+    rounding = {"atol": 1e-4, "rtol": 1e-4} if any(name.startswith("view/") for name in first) else None
     for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+        if rounding and not name.startswith("view/"):
+            torch.testing.assert_close(tensor, second[name], **rounding, msg=name)
+        else:
+            assert torch.equal(tensor, second[name]), name
     for m, scaler in a.scalers_.items():
         np.testing.assert_array_equal(scaler.mean, b.scalers_[m].mean)
         np.testing.assert_array_equal(scaler.scale, b.scalers_[m].scale)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_mapped_rows_give_the_same_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "settings"), [(name, {}) for name in METHODS] + [("hscmae", {"view_kind": "linear"})])
+def test_mapped_rows_give_the_same_weights(
+    name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = holed()
-    in_memory = quick(name).fit(data)
+    in_memory = quick(name, **settings).fit(data)
     write_store(data, tmp_path / "store")
     mapped = open_store(tmp_path / "store")
     assert isinstance(mapped.features["audio"], np.memmap)
     monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
-    same(quick(name).fit(mapped), in_memory)
+    same(quick(name, **settings).fit(mapped), in_memory)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
