@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+
+from hscmae.extract.media import PictureStream, is_video, read_image
 
 RATE = 16_000
 
@@ -35,6 +38,13 @@ def write_clip(folder: Path, name: str, seed: int, seconds: float = 0.5) -> None
     rng = np.random.default_rng(seed)
     write_wav(folder / f"{name}.wav", rng.uniform(-0.5, 0.5, int(seconds * RATE)))
     write_picture(folder / f"{name}.png", seed)
+
+
+def read_pictures(path: Path, start: float = 0.0, end: float = math.inf) -> list[np.ndarray]:
+    """An image, or the pictures of a video, one a second; each of shape (height, width, 3), RGB."""
+    if not is_video(path):
+        return [read_image(path)]
+    return PictureStream(path, None).take(start, end) or []
 
 
 def clicks(seconds: float, every: float, rate: int = RATE) -> np.ndarray:

@@ -13,8 +13,8 @@ import av
 from PIL import Image
 
 from hscmae.errors import InputError
-from hscmae.extract.media import find_clips, read_audio, read_pictures
-from media_files import write_wav
+from hscmae.extract.media import find_clips, read_audio
+from media_files import read_pictures, write_wav
 
 
 def write_video(path: Path, frames: int, sound: np.ndarray | None = None, codec: str = "libx264") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from hscmae.demo.corpus import make_corpus
 from hscmae.errors import InputError
-from hscmae.extract.media import RATE, find_clips, read_audio, read_pictures
+from hscmae.extract import jail
+from hscmae.extract.media import RATE, find_clips, read_audio
 from hscmae.report import media
-from media_files import clicks, write_video
+from media_files import clicks, read_pictures, write_video
 
 pytest.importorskip("av", reason="needs the extra media")
 
@@ -79,6 +81,11 @@ def test_a_broken_file_only_lacks_its_own_part(folder: Path, tmp_path: Path) -> 
     (tmp_path / "x.png").write_bytes((folder / next(f.name for f in folder.glob("*.png"))).read_bytes())
     (entry,) = media.embed_media(dict(enumerate(find_clips([tmp_path])))).values()
     assert set(entry) == {"image"}
+
+
+def test_a_file_that_kills_its_decoder_kills_no_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jail, "CHILD", [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    assert media.embed_media(dict(enumerate(find_clips([folder])[:2]))) == {0: {}, 1: {}}
 
 
 def test_media_of_other_clips_are_refused_by_name(folder: Path) -> None:

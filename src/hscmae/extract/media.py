@@ -430,24 +430,6 @@ class PictureStream:
                 self._next += 1
 
 
-def read_pictures(path: Path, start: float = 0.0, end: float = math.inf) -> list[Picture]:
-    """An image, or the pictures of a video, one a second; each of shape (height, width, 3), RGB.
-
-    Args:
-        path: the file.
-        start, end: seconds of a video.
-
-    Raises:
-        InputError: the file cannot be decoded, or holds no picture.
-    """
-    if not is_video(path):
-        return [read_image(path)]
-    found = PictureStream(path, None).take(start, end)
-    if not found:
-        raise InputError(f"{path}: holds no picture at {start:g} s")
-    return found
-
-
 def read_image(path: Path, fit: Fit | None = None, limits: Limits | None = None) -> Picture:
     """An image, the first picture of an animation; shape (height, width, 3), RGB.
 

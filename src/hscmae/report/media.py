@@ -6,9 +6,11 @@ import base64
 import io
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,9 @@ import numpy.typing as npt
 
 from hscmae.cpus import usable_cpus
 from hscmae.errors import InputError
-from hscmae.extract.media import RATE, MediaClip, find_clips, read_audio, read_pictures
-from hscmae.extract.windows import split_id
+from hscmae.extract.jail import Jail
+from hscmae.extract.media import RATE, Fit, Limits, MediaClip, find_clips
+from hscmae.extract.windows import Sampling, Task, Window, split_id
 from hscmae.extras import require
 
 BUDGET = 12_000_000  # bytes of data URIs in one page
@@ -63,11 +66,22 @@ def embed_media(clips: Mapping[int, MediaClip], budget: int = BUDGET) -> dict[in
         Row -> ``image`` and ``sound``, data URIs, and ``peaks``, the sound's envelope: ``PEAKS`` values in [0, 1].
     """
     shown: dict[int, dict[str, Any]] = {}
-    rows, spent = list(clips), 0
-    with ThreadPoolExecutor(usable_cpus()) as pool:
+    rows, spent, workers = list(clips), 0, usable_cpus()
+    free = SimpleQueue[Jail]()
+
+    def entry_of(clip: MediaClip) -> dict[str, Any]:
+        jail = free.get()
+        try:
+            return _entry(clip, jail)
+        finally:
+            free.put(jail)
+
+    with ExitStack() as jails, ThreadPoolExecutor(workers) as pool:
+        for _ in range(workers):
+            free.put(jails.enter_context(Jail()))
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            for row, entry in zip(batch, pool.map(_entry, (clips[row] for row in batch)), strict=True):
+            for row, entry in zip(batch, pool.map(entry_of, (clips[row] for row in batch)), strict=True):
                 spent += sum(len(value) for value in entry.values() if isinstance(value, str))
                 if spent > budget:
                     return shown
@@ -75,21 +89,20 @@ def embed_media(clips: Mapping[int, MediaClip], budget: int = BUDGET) -> dict[in
     return shown
 
 
-def _entry(clip: MediaClip) -> dict[str, Any]:
+def _entry(clip: MediaClip, jail: Jail) -> dict[str, Any]:
+    start, end = clip.span or (0.0, LONGEST)
+    window = max(1.0, end - start)
+    task = Task(clip.audio, clip.visual, RATE, Fit(SIDE, SIDE), Sampling(window, window), Limits(), at=start)
     entry: dict[str, Any] = {}
-    try:
-        if clip.visual is not None:
-            pictures = read_pictures(clip.visual, *(clip.span or (0.0, LONGEST)))
-            entry["image"] = _uri("image/jpeg", thumbnail(pictures[len(pictures) // 2]))
-    except InputError:
-        pass
-    try:
-        if clip.audio is not None:
-            sound = read_audio(clip.audio, start=clip.span[0] if clip.span else 0.0, seconds=SECONDS)
+    for found in jail.decode(task):
+        if not isinstance(found, Window):
+            continue
+        if found.pictures is not None:
+            entry["image"] = _uri("image/jpeg", thumbnail(found.pictures[found.steps[len(found.steps) // 2]]))
+        if found.sound is not None:
+            sound = found.sound[: SECONDS * RATE]
             entry["peaks"] = envelope(sound)
             entry["sound"] = _uri("audio/mpeg", mp3(sound))
-    except InputError:
-        pass
     return entry
 
 
