@@ -58,4 +58,5 @@ def export(
 
         print_costs(measured, split)
     files = " and ".join(entry["file"] for entry in told["modalities"].values())
-    say(f"{output}: {files}, {precision}; embeddings differ from the model's by {told['largest_difference']:.1e} at most")
+    apart = f"{told['largest_difference']:.1e}"
+    say(f"{output}: {files}, {precision}; embeddings differ from the model's by {apart} at most")

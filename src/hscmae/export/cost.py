@@ -41,9 +41,7 @@ class Cost:
     agreement: float
 
 
-def costs(
-    method: Method, graphs: Mapping[str, onnx.ModelProto], data: Pairs, *, split: str = "test"
-) -> list[Cost]:
+def costs(method: Method, graphs: Mapping[str, onnx.ModelProto], data: Pairs, *, split: str = "test") -> list[Cost]:
     """What each precision costs on one split of ``data``; all rows where it has no split.
 
     Args:
@@ -61,10 +59,11 @@ def costs(
     for precision in PRECISIONS:
         files = {m: with_precision(graph, precision).SerializeToString() for m, graph in graphs.items()}
         exported = Retrieval.of(OnnxModel(method, files), data, split=split)
-        score = None if best is None else float(exported.metrics(bootstrap=0)["avg/mAP"])
+        score = exported.metrics(bootstrap=0).get("avg/mAP")
+        lost = None if best is None or score is None else best - score
         same = [(a[:, :, None] == b[:, None, :]).any(2).mean() for a, b in zip(near, _nearest(exported), strict=True)]
         size = sum(len(content) for content in files.values())
-        found.append(Cost(precision, size, score, None if score is None else best - score, float(np.mean(same))))
+        found.append(Cost(precision, size, score, lost, float(np.mean(same))))
     return found
 
 

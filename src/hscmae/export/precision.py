@@ -34,36 +34,36 @@ def with_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    onnx: Any = require("onnx", "onnx")
-    small: onnx.ModelProto = onnx.ModelProto()
+    library: Any = require("onnx", "onnx")
+    small = type(model)()
     small.CopyFrom(model)
     if precision == "float32":
         return small
     graph = small.graph
     nodes, constants = [], []
     for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 2:
+        if tensor.data_type != library.TensorProto.FLOAT or len(tensor.dims) != 2:
             constants.append(tensor)  # scalers, norms, biases: few, and what all else is multiplied by
             continue
         axis = _outputs(tensor.name, graph.node)
-        weight = onnx.numpy_helper.to_array(tensor)
+        weight = library.numpy_helper.to_array(tensor)
         factor = np.abs(weight).max(axis=1 - axis)  # one for each output
         factor[factor == 0] = 1
         held, scale = f"{tensor.name}/{precision}", f"{tensor.name}/factor"
         values = weight / np.expand_dims(factor, 1 - axis)  # in [-1, 1]
         if precision == "int8":
             constants += _constants({held: np.rint(values * LEVELS).astype(np.int8), scale: factor / LEVELS})
-            nodes.append(onnx.helper.make_node("DequantizeLinear", [held, scale], [tensor.name], axis=axis))
+            nodes.append(library.helper.make_node("DequantizeLinear", [held, scale], [tensor.name], axis=axis))
         else:
             constants += _constants({held: values.astype(np.float16), scale: np.expand_dims(factor, 1 - axis)})
             single = f"{tensor.name}/float32"
-            nodes.append(onnx.helper.make_node("Cast", [held], [single], to=onnx.TensorProto.FLOAT))
-            nodes.append(onnx.helper.make_node("Mul", [single, scale], [tensor.name]))
+            nodes.append(library.helper.make_node("Cast", [held], [single], to=library.TensorProto.FLOAT))
+            nodes.append(library.helper.make_node("Mul", [single, scale], [tensor.name]))
     for field, content in ((graph.initializer, constants), (graph.node, [*nodes, *graph.node])):
         kept = list(content)
         del field[:]
         field.extend(kept)
-    onnx.checker.check_model(small)
+    library.checker.check_model(small)
     return small
 
 
