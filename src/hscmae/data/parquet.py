@@ -30,9 +30,7 @@ def write_parquet(pairs: Pairs, path: Path, origin: Mapping[str, str] | None = N
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
     sequences = [m for m, x in pairs.features.items() if x.ndim == 3]
     if sequences:
-        raise InputError(
-            f"a .parquet file holds vectors, not sequences of {', '.join(sequences)}: take .h5 or .npz"
-        )
+        raise InputError(f"a .parquet file holds vectors, not sequences of {', '.join(sequences)}: take .h5 or .npz")
     notes: dict[bytes, bytes] = {key.encode(): text.encode() for key, text in (origin or {}).items()}
     if pairs.labels is not None:
         notes[CLASS_NAMES] = json.dumps(pairs.labels.names).encode()

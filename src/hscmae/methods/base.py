@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hscmae.artifact import read_artifact, read_seen, replace_artifact
+from hscmae.artifact import read_artifact, read_seen, replace_artifact, write_artifact
 from hscmae.config import dotted_names, flatten
 from hscmae.data.coercion import as_features
 from hscmae.data.fingerprint import Fingerprint, fingerprint
@@ -320,6 +321,24 @@ class Method(Estimator, ABC):
             raise InputError(f"{folder}: weights do not fit the settings ({first_line(error)})") from None
         method.seen_, method.recipe_ = load_seen(folder), config.get("recipe")
         return method
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``pickle`` and ``joblib`` keep: the files of the artefact where it is fitted, else the settings."""
+        if not hasattr(self, "dims_"):
+            return {"params": self.get_params()}
+        with TemporaryDirectory() as place:
+            write_artifact(Path(place), *self.packed())
+            return {"files": {file.name: file.read_bytes() for file in sorted(Path(place).iterdir())}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        if "params" in state:
+            fresh = type(self)(**state["params"])
+        else:
+            with TemporaryDirectory() as place:
+                for name, content in state["files"].items():
+                    (Path(place) / Path(name).name).write_bytes(content)
+                fresh = self.load(place)
+        self.__dict__.update(fresh.__dict__)
 
     def require_same_settings(self, before: Mapping[str, Any], where: Path) -> None:
         """Refuse to go on with a run that had other settings.
