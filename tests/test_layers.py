@@ -20,7 +20,7 @@ LAYERS = (
     "evaluation",
     "artifact",
     "methods",
-    "audit embedding hub runs",
+    "audit embedding export hub runs",
     "ray_engine",
     "benchmark report",
     "search",

@@ -6,6 +6,7 @@ from .errors import HscmaeError as HscmaeError
 from .errors import InputError as InputError
 from .errors import RunError as RunError
 from .evaluation.protocol import evaluate as evaluate
+from .export import export_onnx as export_onnx
 from .extract import extract as extract
 from .hub import from_pretrained as from_pretrained
 from .hub import push_to_hub as push_to_hub

@@ -119,6 +119,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: export(some_pairs(), path),
     "clips": clips,
     "store": lambda path: write_store(some_pairs(), path),
+    "plain.parquet": lambda path: export(some_pairs().pooled(), path),
     "ave": ave,
     "video.tfrecord": lambda path: path.write_bytes(b"".join(record(video(i)) for i in range(5))),
     "frames.tfrecord": lambda path: path.write_bytes(b"".join(record(frames(i)) for i in range(5))),

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hscmae.cli import archive, compare, data, extract, index, pages, search, serve, train
+from hscmae.cli import archive, compare, data, export, extract, index, pages, search, serve, train
 from hscmae.cli.output import say
 from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, first_line, printable
@@ -40,6 +40,7 @@ for title, module in (
     ("Data", data),
     ("Model", train),
     ("Model", archive),
+    ("Model", export),
     ("Archive", search),
     ("Archive", index),
     ("Archive", serve),

@@ -21,7 +21,7 @@ def embed(
     file: Input,
     output: Annotated[
         Path,
-        typer.Option(metavar="EMB", help="Store to write; a file where it ends in .h5 or .npz.", show_default=False),
+        typer.Option(metavar="EMB", help="Store to write, or a .h5, .npz or .parquet file.", show_default=False),
     ],
     split: Split = "all",
     holdout: Holdout = None,

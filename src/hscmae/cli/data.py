@@ -48,7 +48,7 @@ def convert(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Feature files.", show_default=False)],
     output: Annotated[
         Path,
-        typer.Option(metavar="STORE", help="Store to write; a file where it ends in .h5 or .npz.", show_default=False),
+        typer.Option(metavar="STORE", help="Store to write, or a .h5, .npz or .parquet file.", show_default=False),
     ],
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a conversion that was interrupted.")] = False,
@@ -61,7 +61,7 @@ def convert(
     drop_bad_rows: DropBad = False,
     as_json: Json = False,
 ) -> None:
-    """Feature files of any supported format to one store, or a file to .h5 or .npz."""
+    """Feature files of any supported format to one store, or a file to .h5, .npz or .parquet."""
     from hscmae.cli.progress import stage_progress
     from hscmae.data.convert import convert as convert_files
     from hscmae.data.store import interrupted_state

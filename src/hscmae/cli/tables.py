@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hscmae.audit import Audit
     from hscmae.data.inspect import Inspection
     from hscmae.data.table import Problem
+    from hscmae.export.cost import Cost
 
 CLASSES_SHOWN = 30
 BAR = 30
@@ -123,6 +124,21 @@ def _figure(metrics: dict[str, Any], key: str) -> str:
     text = f"{value:.3f}" if isinstance(value, float) and value < 1 else f"{value:g}"
     interval = metrics.get(f"{key}_ci")
     return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and value < 1 else text
+
+
+def print_costs(costs: Sequence[Cost], split: str) -> None:
+    """What each precision of an exported model costs, a row each."""
+    rows = [
+        [
+            cost.precision,
+            f"{cost.size / 1e6:.2f}",
+            *(["", ""] if cost.map is None or cost.lost is None else [f"{cost.map:.4f}", f"{cost.lost:+.4f}"]),
+            f"{cost.agreement:.1%}",
+        ]
+        for cost in costs
+    ]
+    columns = ["matrices", "MB", "mAP", "below the model", "its 10 nearest kept"]
+    console().print(_table(f"split {split}", columns, rows))
 
 
 def print_inspection(found: Inspection) -> None:

@@ -1,7 +1,7 @@
 """Any supported format to a store, and a store back to the formats that others read.
 
 ``convert`` streams: memory stays bounded, a killed run goes on where its last checkpoint was, and the store appears
-under its name only when whole. ``export`` writes the published HDF5 layout, ``.npz`` or a folder of ``.npy``.
+under its name only when whole. ``export`` writes the published HDF5 layout, ``.npz``, Parquet or a folder of ``.npy``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from hscmae.data import readers, store
 from hscmae.data.pairs import SPLITS, Pairs
+from hscmae.data.parquet import write_parquet
 from hscmae.data.splits import apply_holdout
 from hscmae.data.table import BLOCK_ROWS, Table, refuse
 from hscmae.errors import InputError
@@ -33,9 +34,9 @@ CHECKPOINT_SECONDS = 2.0
 HDF5_OVERHEAD = 2**16  # bytes of its headers
 MAX_NAMES_IN_ATTRIBUTE = 1000  # HDF5 attributes hold 64 KiB
 
-EXPORTED = (".h5", ".hdf5", ".npz")
+EXPORTED = (".h5", ".hdf5", ".npz", ".parquet")
 # A folder of such a name would be taken for a file.
-FOREIGN = (".npy", ".csv", ".tsv", ".txt", ".json", ".parquet", ".arrow", ".mat", ".pt", ".pth", ".pkl", ".pickle",
+FOREIGN = (".npy", ".csv", ".tsv", ".txt", ".json", ".arrow", ".mat", ".pt", ".pth", ".pkl", ".pickle",
            ".zip", ".safetensors", ".tfrecord")  # fmt: skip
 
 Progress = Callable[[Path, int, int], None]
@@ -60,8 +61,8 @@ def convert(
 
     Args:
         inputs: the files or folders.
-        output: the store's folder; a name ending in .h5, .hdf5 or .npz is written by ``export``, from one input that
-            fits in memory.
+        output: the store's folder; a name ending in .h5, .hdf5, .npz or .parquet is written by ``export``, from one
+            input that fits in memory.
         overwrite: replace what is there.
         resume: go on with the same conversion that was killed; one that had finished is left as it is.
         drop_bad_rows: leave out rows with NaN or infinite values or an id seen before, instead of refusing.
@@ -148,7 +149,7 @@ def is_file(output: Path) -> bool:
         InputError: an ending of a format that is not written.
     """
     if output.suffix.lower() in FOREIGN:
-        raise InputError(f"{output}: {output.suffix} is not written: give a folder, .h5 or .npz")
+        raise InputError(f"{output}: {output.suffix} is not written: give a folder, .h5, .npz or .parquet")
     return output.suffix.lower() in EXPORTED
 
 
@@ -246,8 +247,8 @@ def export(
 
     ``.h5`` and ``.hdf5``: the published layout (``{m}_train``, ``lab_train``, ...; rows ordered by split) where the
     data has a split, else ``{m}``, ``ids``, ``label_indices``, ... ; ``.npz``, or any other name for a folder of
-    ``.npy``: the latter with ``split``. ``origin`` (source, licence, citation) becomes attributes of HDF5, the only
-    one with a place for it.
+    ``.npy``: the latter with ``split``; ``.parquet``: see ``data.parquet``. ``origin`` (source, licence, citation)
+    becomes attributes of HDF5 and metadata of Parquet, which have a place for it.
 
     Raises:
         InputError: the output is there already and ``overwrite`` is not set.
@@ -262,6 +263,9 @@ def export(
     elif output.suffix.lower() == ".npz":
         with _atomically(output, overwrite) as temporary, temporary.open("wb") as out:
             np.savez(out, **_arrays(pairs))  # type: ignore[arg-type]
+    elif output.suffix.lower() == ".parquet":
+        with _atomically(output, overwrite) as temporary:
+            write_parquet(pairs, temporary, origin)
     else:
         with _atomically(output, overwrite) as temporary:
             temporary.mkdir(parents=True)

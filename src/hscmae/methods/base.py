@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hscmae.artifact import read_artifact, read_seen, replace_artifact
+from hscmae.artifact import read_artifact, read_seen, replace_artifact, write_artifact
 from hscmae.config import dotted_names, flatten
 from hscmae.data.coercion import as_features
 from hscmae.data.fingerprint import Fingerprint, fingerprint
@@ -119,7 +120,7 @@ class Method(Estimator, ABC):
         for m, x in pairs.features.items():
             _require_finite(x, pairs.present[m], f"{pairs.source}: {m}", rows, pairs.lengths.get(m))
         self.seen_ = fingerprint(pairs, rows=rows)
-        vectors = pairs.usable(self._how, among=rows)  # what is silence, test rows must not say
+        vectors = pairs.usable(self.vector_pooling, among=rows)  # what is silence, test rows must not say
         pairs = replace(pairs, present=vectors.present) if self._keeps_steps else vectors
         complete = int(pairs.complete()[rows].sum())
         if complete < 8:
@@ -156,7 +157,7 @@ class Method(Estimator, ABC):
             InputError: unknown modality, wrong shape, values that are not finite, or rows that get no direction:
                 values whose squares float32 cannot hold, or nothing that the model sees.
         """
-        self._require_fitted()
+        self.require_fitted()
         if modality not in self.dims_:
             raise InputError(f"unknown modality {modality!r}; the model has {', '.join(self.dims_)}")
         rows = as_features(x, modality)
@@ -194,20 +195,25 @@ class Method(Estimator, ABC):
         whole = bool(present.all())
         if not whole:
             x, lengths = x[present], None if lengths is None else lengths[present]
-        vectors = self._vectors(modality, x, lengths)  # (b, d)
-        z = self._embed(modality, vectors).float()  # (b, dim)
-        size = torch.linalg.vector_norm(z, dim=1)  # (b,)
-        lost = (size == 0) | ~torch.isfinite(size) | ~torch.isfinite(torch.linalg.vector_norm(vectors, dim=1))
-        if self.anchors_ is not None:
-            z = attend(z, self.anchors_, tau=self.config.anchors.tau, share=self.config.anchors.share)
-        unit: Float32Array = torch.nn.functional.normalize(z, dim=1).cpu().numpy()
-        if bool(lost.any()):
-            unit[lost.numpy()] = np.nan
+        unit: Float32Array = self.unit_rows(modality, self._vectors(modality, x, lengths)).cpu().numpy()
         if whole:
             return unit
         out = np.zeros((len(present), unit.shape[1]), dtype=np.float32)
         out[present] = unit
         return out
+
+    def unit_rows(self, modality: str, vectors: Tensor) -> Tensor:
+        """Embed standardised vectors, shape (n, d_m): all that follows scaling and pooling, as torch computes it.
+
+        Returns:
+            Unit rows, shape (n, dim), float32; not a number where a row gets no direction.
+        """
+        z = self._embed(modality, vectors).float()  # (n, dim)
+        size = torch.linalg.vector_norm(z, dim=1)  # (n,)
+        lost = (size == 0) | ~torch.isfinite(size) | ~torch.isfinite(torch.linalg.vector_norm(vectors, dim=1))
+        if self.anchors_ is not None:
+            z = attend(z, self.anchors_, tau=self.config.anchors.tau, share=self.config.anchors.share)
+        return torch.nn.functional.normalize(z, dim=1).masked_fill(lost[:, None], torch.nan)
 
     def embed_pairs(self, data: Pairs | Mapping[str, FloatArray]) -> dict[str, Float32Array]:
         """Embeddings of every modality that the data has, by name."""
@@ -235,7 +241,7 @@ class Method(Estimator, ABC):
     def score(self, data: Pairs | Mapping[str, FloatArray], y: object = None) -> float:
         """Mutual k-NN agreement of the complete pairs of ``data``, in [0, 1]: higher is better, no labels needed."""
         pairs = Pairs.of(data)
-        pairs = pairs.take(np.flatnonzero(pairs.usable(self._how).complete()))
+        pairs = pairs.take(np.flatnonzero(pairs.usable(self.vector_pooling).complete()))
         first, second = self.embed_pairs(pairs).values()
         return mutual_knn(first, second)
 
@@ -268,7 +274,7 @@ class Method(Estimator, ABC):
         Args:
             data: what it was trained on, for the record: source, split, holdout, excluded ids.
         """
-        self._require_fitted()
+        self.require_fitted()
         config = {
             "method": self.name,
             "preset": self.preset,
@@ -316,6 +322,24 @@ class Method(Estimator, ABC):
         method.seen_, method.recipe_ = load_seen(folder), config.get("recipe")
         return method
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``pickle`` and ``joblib`` keep: the files of the artefact where it is fitted, else the settings."""
+        if not hasattr(self, "dims_"):
+            return {"params": self.get_params()}
+        with TemporaryDirectory() as place:
+            write_artifact(Path(place), *self.packed())
+            return {"files": {file.name: file.read_bytes() for file in sorted(Path(place).iterdir())}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        if "params" in state:
+            fresh = type(self)(**state["params"])
+        else:
+            with TemporaryDirectory() as place:
+                for name, content in state["files"].items():
+                    (Path(place) / Path(name).name).write_bytes(content)
+                fresh = self.load(place)
+        self.__dict__.update(fresh.__dict__)
+
     def require_same_settings(self, before: Mapping[str, Any], where: Path) -> None:
         """Refuse to go on with a run that had other settings.
 
@@ -336,7 +360,7 @@ class Method(Estimator, ABC):
         Raises:
             InputError: names the data and the modality.
         """
-        self._require_fitted()
+        self.require_fitted()
         missing = [m for m in self.dims_ if m not in pairs.features]
         if missing:
             raise InputError(f"{pairs.source}: has no {' and no '.join(missing)}, which the model was trained on")
@@ -344,7 +368,12 @@ class Method(Estimator, ABC):
             if pairs.dims[m] != dim:
                 raise InputError(f"{pairs.source}: {m} has {pairs.dims[m]} dimensions, the model {dim}")
 
-    def _require_fitted(self) -> None:
+    def require_fitted(self) -> None:
+        """Refuse to go on without a fit.
+
+        Raises:
+            InputError: there was none.
+        """
         if not hasattr(self, "dims_"):
             raise InputError(f"this {type(self).__name__} is not fitted yet: call fit first")
 
@@ -354,18 +383,18 @@ class Method(Estimator, ABC):
         return False
 
     @property
-    def _how(self) -> How:
+    def vector_pooling(self) -> How:
         """The pooling outside the network; learned attention begins as the mean."""
         return "max" if self.config.pooling == "max" else "mean"
 
     def _vectors(self, modality: str, x: FloatArray, lengths: IntArray | None) -> Tensor:
         """Standardised vectors (n, d) from features (n, d), or from sequences (n, t, d) and their lengths (n,)."""
         if x.ndim == 3 and lengths is not None:
-            x = pool_steps(x, lengths, self._how)
+            x = pool_steps(x, lengths, self.vector_pooling)
         return torch.from_numpy(self.scalers_[modality].apply(x))
 
     def _fit_scalers(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> dict[str, Standardizer]:
-        return fit_scalers(pairs, rows, self._how, self._raw_background)
+        return fit_scalers(pairs, rows, self.vector_pooling, self._raw_background)
 
     def _background(self) -> Covariances | None:
         """Covariances of the background pairs in the units of the fit, if any were given."""
@@ -379,12 +408,12 @@ class Method(Estimator, ABC):
         rows = np.arange(len(background))
         for m, x in background.features.items():
             _require_finite(x, background.present[m], f"{background.source}: {m}", rows, background.lengths.get(m))
-        background = background.usable(self._how)
+        background = background.usable(self.vector_pooling)
         complete = int(background.complete().sum())
         if not complete:
             raise InputError(f"{background.source}: the background has no complete pairs")
         self.summary_["background_pairs"] = complete
-        return raw_covariances(background, rows, self._how)
+        return raw_covariances(background, rows, self.vector_pooling)
 
     @torch.no_grad()
     def _fit_anchors(self, pairs: Pairs, rows: npt.NDArray[np.intp]) -> Tensor | None:

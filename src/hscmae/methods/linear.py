@@ -38,7 +38,7 @@ class LinearMethod(Method):
     def _fit(
         self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
     ) -> None:
-        moments = raw_covariances(pairs, rows, self._how)
+        moments = raw_covariances(pairs, rows, self.vector_pooling)
         drawn = blended(moments, self._raw_background, background_share(len(rows)))
         self.scalers_ = {
             m: standardizer_of(mean.numpy(), drawn.within[m].diagonal().numpy()) for m, mean in moments.mean.items()

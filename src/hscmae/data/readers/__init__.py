@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
-from hscmae.data.readers import ave, hdf5, npy, npz, tfrecord
+from hscmae.data.readers import ave, hdf5, npy, npz, parquet, tfrecord
 from hscmae.data.table import Report, Table, damage_named, refuse, without_bad_rows
 from hscmae.errors import InputError
 
@@ -26,8 +26,11 @@ class Reader(Protocol):
     def open_table(self, path: Path, report: Report) -> Table: ...
 
 
-READERS: tuple[Reader, ...] = (store, ave, hdf5, npz, tfrecord, npy)
-FORMATS = "HDF5, .npz, .npy files, YouTube-8M TFRecord, the AVE release, or a store"
+NAMES = {
+    ".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy", ".parquet": "Parquet", ".tfrecord": "TFRecord",
+}  # fmt: skip
+READERS: tuple[Reader, ...] = (store, ave, hdf5, npz, parquet, tfrecord, npy)
+FORMATS = "HDF5, .npz, .npy files, Parquet, YouTube-8M TFRecord, the AVE release, or a store"
 
 
 def open_table(path: str | PathLike[str], report: Report = refuse) -> Table:
@@ -44,7 +47,7 @@ def open_table(path: str | PathLike[str], report: Report = refuse) -> Table:
         for reader in READERS:
             if reader.matches(path):
                 return reader.open_table(path, report)
-    named = {".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy", ".tfrecord": "TFRecord"}.get(path.suffix)
+    named = NAMES.get(path.suffix)
     if named and path.is_file():
         raise InputError(f"{path}: not {named}, whatever its name says")
     raise InputError(f"{path}: not a feature file of a known format ({FORMATS})")
