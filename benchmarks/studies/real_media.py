@@ -4,8 +4,8 @@
 
 Features of YAMNet and EfficientNet-Lite0; every method is trained on folds 1 to 4 without labels, as it comes, with a
 share of the sounds permuted among the training clips, and tested on fold 5, whose recordings are others. Intervals are
-of the mean over permutations. Writes OUTPUT/real-media.svg, .png and .md; fits are kept in OUTPUT/real-media.json as
-they are done and taken from there on a second run with --resume. Needs the weights of YAMNet (HSCMAE_MODELS or
+of the mean over permutations. Writes OUTPUT/real-media.svg, .png and .md; fits are kept in
+benchmarks/results/real-media.json as they are done and taken from there on a second run with --resume. Needs the weights of YAMNet (HSCMAE_MODELS or
 ../shared/models).
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from benchmarks.pages import RESULTS
 from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.benchmark.plots import COLOURS, OURS, draw
 from hscmae.data.pairs import Pairs
@@ -51,13 +52,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("../shared/models"))
     parser.add_argument("--permutations", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--resume", action="store_true", help="keep the fits that OUTPUT has")
+    parser.add_argument("--resume", action="store_true", help="take over the fits that were kept")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         pairs = features(options.media, options.models, Path(folder))
-        kept = options.output / "real-media.json"
+        kept = RESULTS / "real-media.json"
         records = fits(pairs, options.permutations, kept, resume=options.resume)
         examples = {name: results(pairs, name) for name in ("hscmae", "infonce")}
         write_atomic(options.output / "real-media.md", table(records).encode())
