@@ -5,8 +5,8 @@
 Features of YAMNet and EfficientNet-Lite0; every method is trained on folds 1 to 4 without labels, as it comes, with a
 share of the sounds permuted among the training clips, and tested on fold 5, whose recordings are others. Intervals are
 of the mean over permutations. Writes OUTPUT/real-media.svg, .png and .md; fits are kept in
-benchmarks/results/real-media.json as they are done and taken from there on a second run with --resume. Needs the weights of YAMNet (HSCMAE_MODELS or
-../shared/models).
+benchmarks/results/real-media.json as they are done and taken from there on a second run with --resume. Needs the
+weights of YAMNet (HSCMAE_MODELS or ../shared/models).
 """
 
 from __future__ import annotations
