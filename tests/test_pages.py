@@ -23,6 +23,7 @@ from hscmae.cli import app, main
 from hscmae.config import PRESETS
 from hscmae.data.pairs import Pairs
 from hscmae.data.store import write_store
+from hscmae.methods import METHODS
 from media_files import RATE, write_clip, write_video, write_wav
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +96,10 @@ def here(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     shutil.copytree(made_up, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PRESETS, "default", QUICK)
+    methods = dict(METHODS)
     yield tmp_path
+    METHODS.clear()  # a page adds one of its own
+    METHODS.update(methods)
 
 
 def run(block: Block, variables: dict[str, object]) -> None:
