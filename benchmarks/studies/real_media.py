@@ -196,10 +196,10 @@ def table(records: list[dict[str, Any]]) -> str:
         lines.append(f"| {title} | " + " | ".join(f"{mean:.3f} ± {width:.3f}" for mean, width in cells) + " |")
     lines += [
         "",
-        "![mAP by the share of wrong pairs; three sounds and the first five pictures that two methods find](real-media.png)",
+        "![mAP by the share of wrong pairs; three sounds and the first pictures that two methods find](real-media.png)",
         "",
-        "Examples are of the first permutation, whatever it shows. Sounds: ESC-10 (K. J. Piczak, 2015; Freesound, CC BY",
-        "3.0). Pictures: Caltech-101 (Li, Andreeto, Ranzato, Perona; CC BY 4.0), made smaller.",
+        "Examples are of the first permutation, whatever it shows. Sounds: ESC-10 (K. J. Piczak, 2015; Freesound,",
+        "CC BY 3.0). Pictures: Caltech-101 (Li, Andreeto, Ranzato, Perona; CC BY 4.0), made smaller.",
     ]
     return "\n".join(lines) + "\n"
 
