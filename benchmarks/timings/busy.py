@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -32,12 +31,12 @@ SCRIPT = "benchmarks/timings/busy.py"
 CLIPS = 1629
 TARGET = 3.0
 VERBS: dict[str, list[str]] = {
-    "train": ["train", "pairs", "--output", "again"],
-    "embed": ["embed", "run", "pairs", "--output", "embedded"],
+    "train": ["train", "pairs", "--output", "again", "--overwrite"],
+    "embed": ["embed", "run", "pairs", "--output", "embedded", "--overwrite"],
     "evaluate": ["evaluate", "run", "pairs"],
     "audit": ["audit", "run", "pairs"],
-    "report": ["report", "run", "pairs", "--output", "page"],
-    "search": ["search", "found", "QUERY"],
+    "report": ["report", "run", "pairs", "--output", "page.html", "--overwrite"],
+    "search": ["search", "found", "{clip}"],
 }
 
 
@@ -53,13 +52,12 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def seconds(verb: str, folder: Path) -> float:
-    """Of one run of a verb, from the start of Python to its end; what it makes is removed before."""
-    if "--output" in VERBS[verb]:
-        shutil.rmtree(folder / VERBS[verb][-1], ignore_errors=True)
+def seconds(verb: str, folder: Path, clip: str) -> float:
+    """Of one run of a verb, from the start of Python to its end."""
+    words = [word.format(clip=clip) for word in VERBS[verb]]
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "hscmae", *VERBS[verb]], cwd=folder, check=True, capture_output=True,
+        [sys.executable, "-m", "hscmae", *words], cwd=folder, check=True, capture_output=True,
         env={name: value for name, value in os.environ.items() if not name.startswith("OMP_")},
         start_new_session=True,  # its fair share is a process's, not that of this session
     )  # fmt: skip
@@ -73,16 +71,16 @@ def rows(verbs: tuple[str, ...] = tuple(VERBS), count: int = 2, repeats: int = 2
         folder = Path(place)
         pairs = synthetic_pairs(CLIPS).pairs
         write_store(pairs, folder / "pairs")
-        VERBS["search"][-1] = pairs.ids[0].decode()
+        clip = pairs.ids[0].decode()
         for verb, made, kept in (("train", "again", "run"), ("embed", "embedded", "found")):
-            seconds(verb, folder)
+            seconds(verb, folder, clip)
             (folder / made).rename(folder / kept)
         for verb in verbs:
             quiet, busy = [], []
             for _ in range(repeats):
-                quiet.append(seconds(verb, folder))
+                quiet.append(seconds(verb, folder, clip))
                 with neighbours(count):
-                    busy.append(seconds(verb, folder))
+                    busy.append(seconds(verb, folder, clip))
             ours, alone = statistics.median(busy), statistics.median(quiet)
             reference, ratio = f"quiet: {alone:.1f} s", round(ours / alone, 2)
             found.append(

@@ -28,7 +28,7 @@ class View(Section):
     """What a network is trained on."""
 
     kind: Literal["linear", "kernel"] = Field(
-        "linear", description="standardised values, or components of a Gaussian kernel on them, their sizes kept"
+        "linear", description="standardised values, or components of a kernel on them, their sizes kept"
     )
     bandwidth: float = Field(1.0, gt=0, description="of the kernel, relative to the median squared distance")
     linear: float = Field(0.1, ge=0, description="weight of the linear kernel beside the Gaussian one")

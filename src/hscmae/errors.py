@@ -38,8 +38,8 @@ def describe_rows(rows: Sequence[int], limit: int = 5) -> str:
 def first_line(error: BaseException) -> str:
     r"""An error's own words, on one line; its kind where it has none.
 
-    >>> first_line(ValueError("no\nand again no")), first_line(NotImplementedError())
-    ('no', 'NotImplementedError')
+    >>> first_line(ValueError("no\nand again no")), first_line(TimeoutError())
+    ('no', 'TimeoutError')
     """
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 

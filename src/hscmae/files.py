@@ -48,6 +48,14 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
+def first_bytes(path: Path, count: int) -> bytes:
+    """What a file begins with, by which its format is known; nothing of what is not a plain file."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(count)
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` under a temporary name in the same folder, flush it to the disk, and rename it to ``path``.
 

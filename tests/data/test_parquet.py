@@ -69,7 +69,13 @@ def test_what_others_write_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "names"),
-    [([2, 0, None], ("0", "1", "2")), (["b", "a", None], ("a", "b")), ([[1], [], [0]], ("0", "1"))],
+    [
+        ([2, 0, None], ("0", "1", "2")),
+        (["b", "a", None], ("a", "b")),
+        ([[1], [], [0]], ("0", "1")),
+        ([["b", None], [None], ["a"]], ("a", "b")),
+        ([[1], [None], [None, 0]], ("0", "1")),
+    ],
 )
 def test_labels_of_any_kind(tmp_path: Path, labels: list[Any], names: tuple[str, ...]) -> None:
     pairs = read(write(tmp_path / "x.parquet", audio=[[1.0], [2.0], [3.0]], labels=labels))

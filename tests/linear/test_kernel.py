@@ -46,6 +46,15 @@ def test_inner_products_are_the_kernel(factor, linear):
         np.testing.assert_allclose(features(some) @ features(x).T, expected, atol=1e-9)
 
 
+def test_a_row_at_the_mean_is_at_distance_one_from_all_others_and_none_from_itself():
+    half = (rows(12, 4) * 64).round() / 64  # sums without rounding: the mean is exactly 0
+    x = torch.cat([half, -half, torch.zeros(1, 4, dtype=torch.float64)])
+    z = kernel_map(x, torch.arange(25), 25)(x)
+    unit = torch.nn.functional.normalize(x, dim=1)
+    apart = torch.cdist(unit, unit).square()
+    np.testing.assert_allclose(z @ z.T, torch.exp(-apart / apart.median()), atol=1e-9)
+
+
 def test_with_much_of_the_linear_kernel_it_is_the_linear_one():
     x = rows(40, 6)
     z = kernel_map(x, torch.arange(40), 40, linear=1e9)(x)

@@ -83,6 +83,12 @@ def test_a_broken_file_only_lacks_its_own_part(folder: Path, tmp_path: Path) -> 
     assert set(entry) == {"image"}
 
 
+def test_a_clip_of_any_length_shows_its_beginning(tmp_path: Path) -> None:
+    write_video(tmp_path / "talk.mp4", 20, clicks(20, 100))
+    (clip,) = media.clips_of(tmp_path, [b"talk#t=0,90000"]).values()
+    assert media.embed_media({0: clip})[0].keys() == {"image", "sound", "peaks"}
+
+
 def test_a_file_that_kills_its_decoder_kills_no_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jail, "CHILD", [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
     assert media.embed_media(dict(enumerate(find_clips([folder])[:2]))) == {0: {}, 1: {}}

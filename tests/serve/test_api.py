@@ -19,12 +19,15 @@ from PIL import Image
 from hscmae.data.splits import read_ids
 from hscmae.search import Archive
 from hscmae.search.archive import Query
+from hscmae.serve.app import create_app
 from hscmae.serve.observe import Metrics
 from hscmae.serve.problems import Problem
 from hscmae.serve.searching import Searcher, shared_neighbours
 from hscmae.serve.settings import Settings
 from hscmae.serve.snapshot import Snapshot
-from serve.serving import CLIPS, until
+from hscmae.serve.vectors import MOST_WINDOWS
+from media_files import RATE, write_wav
+from serve.serving import CLIPS, LOCAL, until
 
 pytest_plugins = ("serve.fixtures",)
 
@@ -142,6 +145,13 @@ def test_a_long_upload_is_looked_at_in_windows(client: TestClient, archive: Path
     assert rows.shape[0] > 1 and np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
     at = upload(client, path, at=12, to="audio")
     assert at.status_code == 200, at.text
+
+
+def test_embeddings_are_of_every_window_not_only_of_those_that_fit_a_link(archive: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * (MOST_WINDOWS + 1) * RATE)
+    app = create_app(Settings(archive, state=tmp_path / "state", query_seconds=600.0))
+    with TestClient(app, base_url=LOCAL) as client, write_wav(tmp_path / "x.wav", noise).open("rb") as file:
+        assert len(client.post("/api/embed", files={"file": file}).json()["embeddings"]) == MOST_WINDOWS + 1
 
 
 def test_why_names_clips_near_both(client: TestClient, archive: Path, tmp_path: Path) -> None:

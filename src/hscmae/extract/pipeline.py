@@ -210,7 +210,7 @@ class _Line:
 
     def describe(self, todo: queue.SimpleQueue[MediaClip]) -> None:
         """Describe recordings until there are none, or ``stop`` is set."""
-        while True:
+        while not self.stop.is_set():
             try:
                 draft = _Draft(todo.get_nowait())
             except queue.Empty:

@@ -69,9 +69,10 @@ class KernelMap:
         rows = x.to(self.landmarks) - self.mean  # (n, d)
         product = rows @ self.landmarks.T  # (n, l)
         norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # (n, 1)
-        known = norm > 0  # a row at the mean has no direction: it is at distance 1 from all
-        cosine = product / torch.where(known, norm, 1.0)
-        apart = (1 + known - 2 * cosine).clamp(min=0)  # (n, l), squared distance of unit rows
+        cosine = product / torch.where(norm > 0, norm, 1.0)
+        # A row at the mean has no direction and stays there: squared norms are 1 or 0.
+        squares = (norm > 0).to(product) + self.landmarks.any(dim=1).to(product)  # (n, l)
+        apart = (squares - 2 * cosine).clamp(min=0)  # (n, l), squared distance of unit rows
         return torch.exp(-apart / self.bandwidth) + product * self.linear
 
 

@@ -26,7 +26,7 @@ from hscmae.extras import require
 BUDGET = 12_000_000  # bytes of data URIs in one page
 SIDE = 144  # pixels
 SECONDS = 5
-LONGEST = 60.0  # seconds of a video that are looked at for its picture
+LONGEST = 60.0  # seconds of a clip that are looked at for its picture
 BITS_PER_SECOND = 40_000
 PEAKS = 40
 BATCH = 16
@@ -91,7 +91,7 @@ def embed_media(clips: Mapping[int, MediaClip], budget: int = BUDGET) -> dict[in
 
 def _entry(clip: MediaClip, jail: Jail) -> dict[str, Any]:
     start, end = clip.span or (0.0, LONGEST)
-    window = max(1.0, end - start)
+    window = min(max(1.0, end - start), LONGEST)
     task = Task(clip.audio, clip.visual, RATE, Fit(SIDE, SIDE), Sampling(window, window), Limits(), at=start)
     entry: dict[str, Any] = {}
     for found in jail.decode(task):

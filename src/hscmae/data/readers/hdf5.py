@@ -12,16 +12,14 @@ import h5py
 from hscmae.data.readers import layouts, vetting
 from hscmae.data.table import Problem, Report, RowArray, Table
 from hscmae.errors import InputError
+from hscmae.files import first_bytes
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def matches(path: Path) -> bool:
     """Whether the file starts as HDF5 does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return first_bytes(path, len(MAGIC)) == MAGIC
 
 
 def open_table(path: Path, report: Report) -> Table:

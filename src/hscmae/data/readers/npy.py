@@ -19,6 +19,7 @@ from hscmae.data.npyfile import load_mapped, read_header
 from hscmae.data.readers import layouts
 from hscmae.data.table import Problem, Report, RowArray, Table
 from hscmae.errors import InputError
+from hscmae.files import first_bytes
 
 MAGIC = b"\x93NUMPY"
 
@@ -27,8 +28,7 @@ def matches(path: Path) -> bool:
     """Whether it is a ``.npy`` file, or a folder of them or of folders of them."""
     if path.is_dir():
         return any(path.glob("*.npy")) or bool(_folders_of_clips(path))
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return first_bytes(path, len(MAGIC)) == MAGIC
 
 
 def open_table(path: Path, report: Report) -> Table:

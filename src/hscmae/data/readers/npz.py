@@ -18,16 +18,14 @@ from hscmae.data.npyfile import byte_count, read_header
 from hscmae.data.readers import layouts
 from hscmae.data.table import Report, RowArray, Table
 from hscmae.errors import InputError
+from hscmae.files import first_bytes
 
 READ_BYTES = 2**24
 
 
 def matches(path: Path) -> bool:
     """Whether the file is a zip archive (read from its start: a cut one still counts)."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    return first_bytes(path, 4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def open_table(path: Path, report: Report) -> Table:

@@ -20,6 +20,7 @@ from hscmae.data.readers import layouts
 from hscmae.data.table import Problem, Report, RowArray, Table
 from hscmae.errors import InputError, first_line
 from hscmae.extras import require
+from hscmae.files import first_bytes
 
 MAGIC = b"PAR1"
 BATCH_ROWS = 4096
@@ -28,10 +29,7 @@ COLUMNS = ("ids", "id", "labels", "label", "split")
 
 def matches(path: Path) -> bool:
     """Whether the file begins as Parquet does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return first_bytes(path, len(MAGIC)) == MAGIC
 
 
 def open_table(path: Path, report: Report) -> Table:
@@ -128,7 +126,7 @@ def _column(file: Any, name: str, kind: Any) -> dict[str, Any]:
         if name in ("labels", "label") and np.dtype(kind.to_pandas_dtype()).kind in "iu":
             return {name: np.array([-1 if value is None else value for value in values], np.int64)}
         return {name: np.array(["" if value is None else value for value in values])}
-    rows = [row or [] for row in column.to_pylist()]
+    rows = [[value for value in row or [] if value is not None] for row in column.to_pylist()]
     flat = [value for row in rows for value in row]
     indptr = np.cumsum([0, *map(len, rows)])
     names = json.loads((file.schema_arrow.metadata or {}).get(CLASS_NAMES, b"null"))

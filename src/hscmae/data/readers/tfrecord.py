@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from hscmae.data.pairs import Labels
 from hscmae.data.table import Problem, Report, Table
+from hscmae.files import first_bytes
 
 NAMES = {"mean_rgb": "visual", "mean_audio": "audio", "rgb": "visual", "audio": "audio"}
 ID_KEYS = ("id", "video_id")
@@ -28,10 +29,7 @@ QUANTISED_MIN, QUANTISED_MAX = -2.0, 2.0
 
 def matches(path: Path) -> bool:
     """Whether the file starts with a record header whose checksum is right."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        header = file.read(12)
+    header = first_bytes(path, 12)
     return len(header) == 12 and masked_crc32c(header[:8]) == int.from_bytes(header[8:], "little")
 
 
