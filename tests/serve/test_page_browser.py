@@ -249,6 +249,23 @@ def test_a_video_plays_at_its_second(seen: Seen) -> None:
     seen.until("!document.getElementById('cinema').open")
 
 
+def test_an_address_that_changes_while_another_is_shown_is_shown_alone(seen: Seen) -> None:
+    seen.until("document.querySelectorAll('#results .tile').length > 4")
+    for last in ("film", "film", "high/03"):  # the same address twice, as at the start, and another
+        seen.page.evaluate(
+            "last => { location.hash = '#search?id=film&from=visual&to=visual&group=1';"
+            "  dispatchEvent(new Event('hashchange'));"
+            "  location.hash = `#search?id=${encodeURIComponent(last)}&from=visual&to=visual`; }",
+            last,
+        )
+        seen.until("!document.getElementById('found-title').textContent.startsWith('Results')")
+        seen.page.wait_for_load_state("networkidle")
+        assert [e.inner_text() for e in seen.page.query_selector_all("#query-clip .name")] == [last]
+        ranks = "[...document.querySelectorAll('#results .tile')].map(e => e.querySelector('.name').textContent)"
+        names = seen.page.evaluate(ranks)
+        assert len(set(names)) == len(names) > 4
+
+
 def test_the_map_is_hovered_over_and_circled(seen: Seen) -> None:
     seen.open("#map")
     seen.until("document.getElementById('canvas').dataset.seen > 100", 60)

@@ -1,6 +1,6 @@
 // The tab “Map”: draws the collection, answers to pointer and keys, lists what is circled.
 
-import { $, ask, choice, get, item, make, post, say, words } from "./util.js";
+import { $, ask, choice, get, item, make, post, say, turns, words } from "./util.js";
 import { play, stop, tile } from "./clips.js";
 import { paint } from "./paint.js";
 import { Points } from "./points.js";
@@ -25,24 +25,26 @@ let stale = true; // the points must be drawn anew
 let undressed = true; // they are to look otherwise
 let asked = false;
 let timer = 0;
-let active = false;
-let listing = 0;
 const cards = new Map();
+const begin = turns();
+const beginList = turns();
 
-export function leave() { active = false; clearTimeout(timer); }
+export function leave() { begin(); clearTimeout(timer); }
 
 export async function show() {
-  active = true;
+  const latest = begin();
   clearTimeout(timer);
   let found;
-  try { found = await get("/api/map"); } catch (error) { $("map-state").textContent = error.message; return; }
+  try { found = await get("/api/map"); } catch (error) { if (latest()) $("map-state").textContent = error.message; return; }
+  if (!latest()) return;
   $("map-body").hidden = found.state !== "ready";
   $("map-state").textContent = found.state === "computing" ? "The map is being drawn for the first time; this takes a moment, longer for large archives." : found.why;
-  if (found.state === "computing") timer = setTimeout(() => active && show(), 2000);
+  if (found.state === "computing") timer = setTimeout(show, 2000);
   if (found.state !== "ready") return;
   $("map-state").hidden = true;
   if (!head || head.version !== found.version) {
     const numbers = new Uint16Array(await (await ask("/api/map/points")).arrayBuffer());
+    if (!latest()) return;
     head = found;
     points = new Points(head, numbers);
     undressed = true;
@@ -284,12 +286,12 @@ function lost(error) {
 }
 
 async function list(rows, what) {
-  const mine = ++listing;
+  const latest = beginList();
   $("map-list-section").hidden = !rows.length;
   if (!rows.length) { if (what) say("Nothing is circled."); return; }
   let found;
   try { found = await post("/api/map/clips", { version: head.version, rows: rows.slice(0, LISTED) }); } catch (error) { lost(error); return; }
-  if (mine !== listing) return;
+  if (!latest()) return;
   $("map-list-title").textContent = `${rows.length} clip${rows.length === 1 ? "" : "s"}: ${what}${rows.length > LISTED ? `; the first ${LISTED}` : ""}`;
   $("map-list").replaceChildren(...found.clips.map((clip) => tile(clip)));
   say($("map-list-title").textContent);

@@ -1,6 +1,6 @@
 // The tab “Pairs to check”: one pair at a time, decided by key or button, kept at once.
 
-import { $, get, item, make, post, say } from "./util.js";
+import { $, get, item, make, post, say, turns } from "./util.js";
 import { cinema, image, play, playButton, stop } from "./clips.js";
 
 const WORDS = { keep: "kept", drop: "dropped", unsure: "left open" };
@@ -10,29 +10,34 @@ let decided = {};
 let at = 0;
 let timer = 0;
 let active = false;
+const begin = turns();
 
-export function leave() { active = false; clearTimeout(timer); stop(); }
+export function leave() { active = false; begin(); clearTimeout(timer); stop(); }
 
 export async function show() {
   active = true;
+  const latest = begin();
   clearTimeout(timer);
   let found;
-  try { found = await get("/api/suspicious?k=100"); } catch (error) { $("pairs-state").textContent = error.message; return; }
+  try { found = await get("/api/suspicious?k=100"); } catch (error) { if (latest()) $("pairs-state").textContent = error.message; return; }
+  if (!latest()) return;
   $("pairs-body").hidden = found.state !== "ready" || !found.pairs.length;
   if (found.state === "computing") {
     $("pairs-state").textContent = "The pairs are being compared; this takes a moment, longer for large archives.";
-    timer = setTimeout(() => active && show(), 2000);
+    timer = setTimeout(show, 2000);
     return;
   }
   if (found.state === "failed") { $("pairs-state").textContent = found.why; return; }
   const [low, high] = found.wrong_share_ci.map((share) => Math.round(100 * share));
   $("pairs-state").textContent = `About ${Math.round(100 * found.wrong_share)}% of the pairs are estimated to be wrong (95% interval ${low} to ${high}%). The most suspicious come first.`;
-  pairs = found.pairs;
-  while (pairs.length < found.total && pairs.length < 2000) {
-    const more = await get(`/api/suspicious?k=100&offset=${pairs.length}`);
+  const all = found.pairs;
+  while (all.length < found.total && all.length < 2000) {
+    const more = await get(`/api/suspicious?k=100&offset=${all.length}`);
+    if (!latest()) return;
     if (!more.pairs.length) break;
-    pairs.push(...more.pairs);
+    all.push(...more.pairs);
   }
+  pairs = all;
   total = pairs.length;
   const open = pairs.findIndex((pair) => !pair.decision);
   at = open < 0 ? 0 : open;

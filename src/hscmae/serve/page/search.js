@@ -1,6 +1,6 @@
 // The tab “Search”. What is searched for stands in the address after “#search?”, so that a link repeats it.
 
-import { $, ask, choice, get, item, make, say, word, words } from "./util.js";
+import { $, ask, choice, get, item, make, say, turns, word, words } from "./util.js";
 import { playButton, stop, tile, when } from "./clips.js";
 
 const PAGE = 24;
@@ -12,6 +12,7 @@ let shown = 0;
 let loading = null; // AbortController of the request that fills the list
 let held = null; // the file that was searched by: {vector, url, kind, name}
 let recorder = null;
+const begin = turns();
 
 export async function start(facts) {
   about = facts;
@@ -55,6 +56,7 @@ function change(key, value) {
 
 // Show what an address asks for.
 export async function show(parameters) {
+  const latest = begin();
   stop();
   state = new URLSearchParams(parameters);
   const asked = state.has("id") || state.has("vector");
@@ -70,8 +72,8 @@ export async function show(parameters) {
   selects(asked ? $("filters") : $("browse-filters"));
   if (asked) $("browse-filters").replaceChildren();
   $("found-title").textContent = asked ? "Results" : "Or begin with one of these";
-  if (asked) await controls();
-  await load();
+  if (asked) await controls(latest);
+  if (latest()) await load();
 }
 
 function selects(place) {
@@ -94,7 +96,7 @@ function selects(place) {
   }
 }
 
-async function controls() {
+async function controls(latest) {
   const place = $("query-clip");
   place.replaceChildren();
   $("group").checked = state.has("group");
@@ -103,9 +105,10 @@ async function controls() {
   if (state.has("id")) {
     try {
       const clip = await get(item(state.get("id")));
+      if (!latest()) return;
       has = clip.modalities;
       place.append(tile(clip, { bare: true, tag: "div" }));
-    } catch (error) { say(error.message, true); return; }
+    } catch (error) { if (latest()) say(error.message, true); return; }
   } else if (held && held.vector === state.get("vector")) {
     const card = make("div", { class: "tile" });
     if (held.kind === "image") card.append(make("img", { class: "own", src: held.url, alt: "Your picture", width: 200 }));

@@ -69,6 +69,13 @@ export const post = async (path, value) =>
 
 export const item = (id, part = "") => `/api/items/${encodeURIComponent(id)}${part ? "/" + part : ""}`;
 
+// Of several calls that wait for answers, only the latest may draw: begin() says that a call begins, and gives it the
+// question whether it is still the latest.
+export function turns() {
+  let latest = 0;
+  return () => { const mine = ++latest; return () => mine === latest; };
+}
+
 // Buttons of which one is pressed; gives a function that presses one.
 export function choice(place, options, chosen, change) {
   place.replaceChildren();
