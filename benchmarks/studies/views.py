@@ -24,7 +24,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import CanonicalMaps, Covariances, covariances
 from hscmae.linear.smoothing import smoothed_cca
-from hscmae.methods.closed_form import KERNEL_RIDGES, choose_ridge
+from hscmae.methods.closed_form import USUAL_RIDGE, choose_ridge
 from hscmae.training.features import Batch, Features
 from hscmae.training.views import kernel_views
 
@@ -53,10 +53,10 @@ def solve(rows: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
     return smoothed_cca(rows.x, 64, ridge=ridge, k=start.k, tau=start.tau, present=rows.present, moments=moments)
 
 
-def score(train: Features, test: Features, pairs: Pairs) -> float:
+def score(train: Features, test: Features, pairs: Pairs, usual: float | None) -> float:
     """mAP of the closed form."""
     rows = train.batch(torch.arange(len(train)))
-    maps = solve(rows, choose_ridge(rows, solve, 0, KERNEL_RIDGES), covariances(rows.x, rows.present))
+    maps = solve(rows, choose_ridge(rows, solve, 0, usual), covariances(rows.x, rows.present))
     z = {m: maps(m, x).numpy() for m, x in test.batch(torch.arange(len(test))).x.items()}
     found = Retrieval(z, pairs.take(pairs.rows_of("test")).labels).metrics(bootstrap=0)
     return float(found["avg/mAP"])
@@ -73,11 +73,13 @@ def main() -> None:
         model.dims_ = {m: x.shape[1] for m, x in pairs.features.items()}
         scalers = model._fit_scalers(pairs, pairs.rows_of("train"))
         train, test = (Features(pairs, pairs.rows_of(part), scalers, CPU) for part in ("train", "test"))
-        found = {"values": score(train, test, pairs)}
+        found = {"values": score(train, test, pairs, None)}
         for bandwidth, linear in product(arguments.bandwidths, arguments.linear):
             kernel = model.config.view.model_copy(update={"bandwidth": bandwidth, "linear": linear})
             view = kernel_views(train, kernel, 0)
-            found[f"bandwidth {bandwidth:g}, linear {linear:g}"] = score(train.through(view), test.through(view), pairs)
+            found[f"bandwidth {bandwidth:g}, linear {linear:g}"] = score(
+                train.through(view), test.through(view), pairs, USUAL_RIDGE["smoothed"]
+            )
         print(name, "; ".join(f"{view} {value:.4f}" for view, value in found.items()), flush=True)
 
 

@@ -9,7 +9,7 @@ import torch
 import hscmae
 from conftest import make_pairs
 from hscmae.config import Anchors
-from hscmae.evaluation.selection import mutual_knn
+from hscmae.evaluation.selection import mutual_rows
 from hscmae.linear.cca import covariances, ridge_cca
 from hscmae.linear.smoothing import smoothed_cca
 from hscmae.methods import get_method
@@ -45,9 +45,9 @@ def test_the_choice_is_that_of_separate_solves(name):
         solved.append((fit, ridge, method._closed_form(fit, ridge, moments)))
         return solved[-1][2]
 
-    chosen = choose_ridge(rows, solve, 0)
+    chosen = {usual: choose_ridge(rows, solve, 0, usual) for usual in (None, 3.0, 10.0)}
     order = torch.randperm(150, generator=generator(0, "ridge"))
-    scores = np.zeros(len(RIDGES))
+    scores = [[] for _ in RIDGES]
     for fold in range(3):
         held_out = order[fold::3]
         fit = torch.cat([order[other::3] for other in range(3) if other != fold])
@@ -56,14 +56,45 @@ def test_the_choice_is_that_of_separate_solves(name):
             maps = direct(
                 name, {m: v[fit] for m, v in rows.x.items()}, {m: v[fit] for m, v in rows.present.items()}, ridge
             )
-            scores[i] += mutual_knn(*(maps(m, v[complete]).numpy() for m, v in rows.x.items()))
+            scores[i] += list(mutual_rows(*(maps(m, v[complete]).numpy() for m, v in rows.x.items())))
             _, used, found = solved[fold * len(RIDGES) + i]
             assert used == ridge
             np.testing.assert_allclose(found.correlation, maps.correlation, atol=1e-10)
             for m in rows.x:
                 np.testing.assert_allclose(found.weight[m], maps.weight[m], atol=1e-8)
-    assert chosen == RIDGES[scores.argmax()]
-    assert len(set(scores)) > 1
+    best = max(scores, key=np.mean)
+    told = []
+    for own in scores:
+        lead = np.subtract(best, own)
+        told.append(lead.mean() > 2 * lead.std(ddof=1) / len(lead) ** 0.5)
+    kept = [ridge for ridge, worse in zip(RIDGES, told, strict=True) if not worse]
+    assert chosen[None] == RIDGES[int(np.argmax([np.mean(own) for own in scores]))]
+    for usual in (3.0, 10.0):
+        assert chosen[usual] == min(kept, key=lambda ridge: max(ridge / usual, usual / ridge))
+    assert any(told)
+
+
+def of_one(right):
+    """A closed form that knows the modalities' relation under one ridge alone."""
+
+    def solve(fit, ridge, moments):
+        return ridge_cca(moments, 6, 1.0 if ridge == right else 1e9)
+
+    return solve
+
+
+@pytest.mark.parametrize("right", RIDGES)
+def test_a_ridge_that_is_seen_to_be_better_is_taken(right):
+    assert choose_ridge(batch(), of_one(right), 0) == choose_ridge(batch(), of_one(right), 0, 3.0) == right
+
+
+def test_of_ridges_that_agree_alike_the_usual_one_is_taken():
+    assert choose_ridge(batch(), of_one(None), 0, 30.0) == 30
+    assert choose_ridge(batch(), of_one(None), 0, 5.0) in (3, 10)
+
+
+def test_with_too_few_rows_to_measure_on_the_usual_ridge_is_taken():
+    assert choose_ridge(batch(8), of_one(1.0), 0, 3.0) == 3
 
 
 def solve(fit, moments):

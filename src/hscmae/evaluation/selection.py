@@ -64,13 +64,32 @@ def mutual_knn(a: FloatArray, v: FloatArray, k: int | None = None) -> float:
     """
     a, v = paired(a, v, same_dim=False)
     ks = scales(len(a)) if k is None else (min(k, len(a) - 1),)
+    place = _places_in_both(*_nearest_of_both(a, v, max(ks)))
+    return float(np.mean([np.count_nonzero(place < k) / (len(a) * k) for k in ks]))
+
+
+def mutual_rows(a: FloatArray, v: FloatArray) -> Float64Array:
+    """What each pair adds to ``mutual_knn``, shape (n,): their mean is that criterion, averaged over ``scales(n)``.
+
+    Args:
+        a: embeddings of one modality, shape (n, dim).
+        v: embeddings of the other, shape (n, dim'), paired by row.
+
+    Raises:
+        InputError: see ``mutual_knn``.
+    """
+    a, v = paired(a, v, same_dim=False)
+    ks = scales(len(a))
+    return _in_common(*_nearest_of_both(a, v, max(ks)), ks)
+
+
+def _nearest_of_both(a: FloatArray, v: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     # In another order, so that a collapsed embedding, where everything ties, does not agree by the order of its rows.
     order = np.random.default_rng(0).permutation(len(v))
-    near_a, shuffled = nearest(a, max(ks)), nearest(v[order], max(ks))
+    shuffled = nearest(v[order], k)
     near_v = np.empty_like(shuffled)
     near_v[order] = order[shuffled]
-    place = _places_in_both(near_a, near_v)
-    return float(np.mean([np.count_nonzero(place < k) / (len(a) * k) for k in ks]))
+    return nearest(a, k), near_v
 
 
 def feature_knn(a: FloatArray, v: FloatArray, x: FloatArray, y: FloatArray, k: int | None = None) -> float:
@@ -125,12 +144,7 @@ def grounded_rows(
         InputError: see ``mutual_knn``.
     """
     a, v = paired(a, v)
-    ks = scales(len(a))
-    # As in ``mutual_knn``: rows that all tie must not agree by their order.
-    order = np.random.default_rng(0).permutation(len(v))
-    near_v = np.empty((len(v), min(max(ks), len(v) - 1)), dtype=np.intp)
-    near_v[order] = order[nearest(v[order], max(ks))]
-    mutual = _in_common(nearest(a, max(ks)), near_v, ks)
+    mutual = mutual_rows(a, v)
     k = near_x.shape[1]
     directions = ((a, v, near_y), (v, a, near_x))
     feature = np.mean([_in_common(nearest(z, k, among), near, (k,)) for z, among, near in directions], axis=0)

@@ -25,7 +25,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
-from hscmae.methods.closed_form import KERNEL_RIDGES, RIDGES, anchors_help, choose_ridge
+from hscmae.methods.closed_form import USUAL_RIDGE, anchors_help, choose_ridge
 from hscmae.methods.deep import DeepMethod
 from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
@@ -286,8 +286,8 @@ class HSCMAE(DeepMethod):
         if warm.kind == "none":
             return {}
         rows, seed, anchors = self._warm_rows(features), self.config.seed, self.config.anchors
-        candidates = KERNEL_RIDGES if self.views_ else RIDGES
-        ridge = warm.ridge or choose_ridge(rows, self._closed_form, seed, candidates)
+        usual = USUAL_RIDGE[warm.kind] if self.views_ else None
+        ridge = warm.ridge or choose_ridge(rows, self._closed_form, seed, usual)
         prepared: dict[str, Any] = {"warm_start_ridge": ridge}
         if anchors.share and self.config.training.validation_share:
             prepared["anchors"] = anchors_help(

@@ -15,7 +15,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.linear.cca import covariances
 from hscmae.linear.kernel import KernelMap
 from hscmae.linear.smoothing import MAX_ROWS
-from hscmae.methods.closed_form import KERNEL_RIDGES
+from hscmae.methods.closed_form import USUAL_RIDGE
 from hscmae.methods.linear import RidgeCCA, RidgeCCAConfig, SmoothedCCA, SmoothedCCAConfig
 from hscmae.streams import generator
 from hscmae.training.features import Features
@@ -42,7 +42,7 @@ class KernelCCA(RidgeCCA):
     takes_background = False
     Config = KernelCCAConfig
     config: KernelCCAConfig
-    ridges = KERNEL_RIDGES
+    usual_ridge = USUAL_RIDGE["ridge"]
 
     kernels_: dict[str, KernelMap]
 
@@ -83,3 +83,4 @@ class SmoothedKernelCCA(KernelCCA, SmoothedCCA):
     name = "smoothed-kernel-cca"
     Config = SmoothedKernelCCAConfig
     config: SmoothedKernelCCAConfig
+    usual_ridge = USUAL_RIDGE["smoothed"]
