@@ -62,10 +62,17 @@ def test_openmp_waits_without_spinning_and_keeps_to_the_quota(machine: Path, mon
     assert os.environ == given
 
 
-def test_the_command_sets_it_before_torch_is_loaded(tmp_path: Path) -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("load", "use"),
+    [
+        ("from hscmae.cli import main", 'main(["evaluate", "nowhere", "nothing"])'),
+        ("import hscmae", "hscmae.HSCMAE"),
+    ],
+)
+def test_it_is_set_before_torch_is_loaded(load: str, use: str) -> None:
+    code = f"""
 import builtins, os, sys
-from hscmae.cli import main
+{load}
 assert "torch" not in sys.modules
 real = builtins.__import__
 def watched(name, *rest, **more):
@@ -74,7 +81,7 @@ def watched(name, *rest, **more):
         os._exit(0)
     return real(name, *rest, **more)
 builtins.__import__ = watched
-main(["evaluate", "nowhere", "nothing"])
+{use}
 os._exit(1)
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}

@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 # Low to high. What stands on one line does not know each other.
 LAYERS = (
     "errors version",
-    "config cpus extras files prefetch streams",
+    "config cpus extras files notebook prefetch streams",
     "data",
     "extract linear",
     "nn",

@@ -194,7 +194,7 @@ def correlations(rows: list[Row], criterion: str, scope: str) -> list[float]:
 
 
 def patient(group: list[Row], criterion: str) -> float:
-    """Loss of the last step within a standard error of the best, as training chooses; mutual k-NN alone has one."""
+    """Loss of the last step within a standard error of the best; mutual k-NN alone has one."""
     k = neighbours(criterion, group[0]["n"])
     first = max(group, key=lambda r: r[criterion])
     error = np.sqrt(first[criterion] * (1 - first[criterion]) / (first["n"] * k))

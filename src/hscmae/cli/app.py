@@ -13,7 +13,6 @@ import typer
 
 from hscmae.cli import archive, compare, data, export, extract, index, pages, search, serve, train
 from hscmae.cli.output import say
-from hscmae.cpus import set_threads
 from hscmae.errors import InputError, RunError, first_line, printable
 from hscmae.version import __version__
 
@@ -62,7 +61,6 @@ def common(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted."""
-    set_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
         from hscmae.training.distributed import run_as_one

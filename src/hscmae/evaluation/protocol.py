@@ -9,6 +9,30 @@ import numpy.typing as npt
 
 from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Embedder, Progress, Retrieval
+from hscmae.notebook import table
+
+
+class Metrics(dict[str, Any]):
+    """Metrics by name, as ``Retrieval.metrics`` gives them; a notebook shows a table of directions."""
+
+    def _repr_html_(self) -> str:
+        single = [(key, value) for key, value in self.items() if "/" not in key]
+        by_direction: dict[str, dict[str, Any]] = {}
+        for key, value in self.items():
+            direction, _, metric = key.partition("/")
+            if metric:
+                by_direction.setdefault(direction, {})[metric] = value
+        columns = [key for key in by_direction.get("avg", {}) if not key.endswith("_ci")]
+        rows = [
+            (name, *(_with_interval(found.get(key), found.get(f"{key}_ci")) for key in columns))
+            for name, found in by_direction.items()
+        ]
+        return table("retrieval", rows, ("direction", *columns)) + table("rows", single)
+
+
+def _with_interval(value: Any, interval: Any) -> str:
+    text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if not interval else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def evaluate(
@@ -19,7 +43,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Cross-modal retrieval metrics of a fitted method.
 
     Args:
@@ -36,4 +60,4 @@ def evaluate(
     Raises:
         InputError: the data lacks one of the method's modalities, or has no such rows.
     """
-    return Retrieval.of(method, data, split=split, progress=progress).metrics(bootstrap=bootstrap, seed=seed)
+    return Metrics(Retrieval.of(method, data, split=split, progress=progress).metrics(bootstrap=bootstrap, seed=seed))

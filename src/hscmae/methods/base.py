@@ -35,6 +35,7 @@ from hscmae.linear.smoothing import fuse
 from hscmae.methods.estimator import Estimator
 from hscmae.methods.moments import fit_scalers, raw_covariances, standardised
 from hscmae.nn.anchors import attend
+from hscmae.notebook import table
 from hscmae.streams import generator
 from hscmae.training.loop import Progress
 
@@ -133,6 +134,17 @@ class Method(Estimator, ABC):
         # As a file gives it back, row by row from an aligned address: other strides may round otherwise.
         self._restore({name: _as_loaded(value) for name, value in self._tensors().items()})
         self.anchors_ = self._fit_anchors(pairs, rows)
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[object, object]] = list(self.changed_params().items())
+        if self.__sklearn_is_fitted__():
+            rows += [(f"{m}: features", d) for m, d in self.dims_.items()]
+            rows += [
+                (name, value) for name, value in self.summary_.items() if isinstance(value, (bool, int, float, str))
+            ]
+        else:
+            rows.append(("fitted", "not yet"))
+        return table(f"{type(self).__name__}: {(type(self).__doc__ or '').splitlines()[0]}", rows)
 
     def embed(
         self,

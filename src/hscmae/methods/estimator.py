@@ -82,11 +82,14 @@ class Estimator:
         self.__dict__.update(fresh.__dict__)
         return self
 
-    def __repr__(self) -> str:
+    def changed_params(self) -> dict[str, Any]:
+        """The settings that are not the preset's, and the preset where it is not the default."""
         standard = type(self)(preset=self.preset).get_params()
         changed = {name: value for name, value in self.get_params().items() if value != standard[name]}
-        if self.preset != "default":
-            changed = {"preset": self.preset, **changed}
+        return changed if self.preset == "default" else {"preset": self.preset, **changed}
+
+    def __repr__(self) -> str:
+        changed = self.changed_params()
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +19,11 @@ from hscmae.data.pairs import IntArray
 from hscmae.data.recipe import recipe_of
 from hscmae.data.store import is_store, open_store, read_manifest
 from hscmae.errors import InputError
+from hscmae.extract.media import MediaClip
 from hscmae.extract.windows import split_id
 from hscmae.search.clips import Clips, path_of, present_rows
 from hscmae.search.exact import ExactSearch, Float32Array, Found, Fused
+from hscmae.search.notebook import Tile, tiles_html
 
 if TYPE_CHECKING:
     from hscmae.extract.jail import Jail
@@ -65,12 +67,32 @@ class Result:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search gives: its direction and the results."""
+    """What a search gives: its direction and the results. A notebook shows them, with pictures and sounds.
+
+    Attributes:
+        query: what was searched by.
+        source, target: the query's modality, and what it was compared with.
+        results: the best first.
+        archive: what was searched, where the media are found.
+    """
 
     query: str
     source: str
     target: str
     results: list[Result]
+    archive: Archive | None = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        tiles = [Tile(f"{r.rank}. {r.score:.3f}", *self._shown(r)) for r in self.results]
+        if self.archive is not None and (row := self.archive.clips.row_of.get(self.query)) is not None:
+            tiles.insert(0, Tile("query", *self._shown(self.archive.result(0, row, self.source, 1.0))))
+        return tiles_html(f"{self.target} that goes with the {self.source} of {self.query}", tiles)
+
+    def _shown(self, result: Result) -> tuple[list[str], MediaClip | None]:
+        if self.archive is None:
+            return [result.id], None
+        clips = self.archive.clips
+        return [result.id, *clips.labels(clips.row_of[result.id])], self.archive.media_clip(result)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -259,7 +281,7 @@ class Archive:
                 break
             wanted *= 4
         results = [self.result(rank, row, target, score) for rank, (row, score) in enumerate(best[:k], start=1)]
-        return Answer(asked.text, asked.source, target, results)
+        return Answer(asked.text, asked.source, target, results, self)
 
     def answers(self, asked: Sequence[Query], k: int, to: str, *, index: Candidates | None = None) -> list[Answer]:
         """``answer_query`` to queries of one row each: the same answers, found together at the price of few."""
@@ -296,9 +318,17 @@ class Archive:
 
     def file(self, result: Result) -> Path | None:
         """Where a result's media file is, if it can be found."""
-        if result.path is None:
-            return None
-        return next((file for root in self.roots if (file := root / result.path).is_file()), None)
+        return self._found(result.path)
+
+    def media_clip(self, result: Result) -> MediaClip | None:
+        """Sound and picture of a result, of its own seconds, as far as their files can be found."""
+        line = self.clips.media.get(result.id, {})
+        audio, visual = (self._found(line.get(m)) for m in ("audio", "visual"))
+        span = None if result.start is None or result.end is None else (result.start, result.end)
+        return None if audio is None and visual is None else MediaClip(result.id, audio, visual, span=span)
+
+    def _found(self, name: str | None) -> Path | None:
+        return next((file for root in self.roots if (file := root / name).is_file()), None) if name else None
 
     # ------------------------------------------------------------------------------------------------------ the query
 

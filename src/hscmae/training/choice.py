@@ -1,7 +1,7 @@
 """How many steps are chosen on held-out pairs.
 
-Each measurement keeps a number for every held-out pair, not their mean alone: two candidates are compared pair by pair,
-which tells them apart where their means' errors overlap. Several folds, where pairs are few, count as one set.
+Each measurement keeps a number for every held-out pair, not their mean alone: several folds, where pairs are few, count
+as one set, and two models are compared pair by pair, which tells them apart where their means' errors overlap.
 """
 
 from __future__ import annotations
@@ -37,17 +37,13 @@ class Measurements:
         return torch.cat([scores for (_, of), scores in sorted(self.scores.items()) if of == step])
 
     def choose(self) -> int:
-        """The last step within one standard error of the best, unless it is worse than the start.
+        """The best step by its mean; of several that are equal the last. The start is one of them.
 
-        Held-out sets are small: of steps that the criterion cannot tell apart the last is taken, because what training
-        adds beside the criterion (content kept under masking) grows on. Whether a step is worse than the first one is
-        seen pair by pair.
+        Held-out sets are small and the best is often so by chance, yet no rule that weighs the error is better: what
+        leans towards late steps ends below the start where pairs are wrong, what leans towards the start gives away
+        what training gains (``docs/decisions.md``, 2026-11-26).
         """
-        scores = {step: self.at(step) for step in self.steps}
-        start, best = scores[self.steps[0]], max(scores.values(), key=lambda own: float(own.mean()))
-        enough = float(best.mean()) - standard_error(best)
-        kept = [step for step, own in scores.items() if float(own.mean()) >= enough and not better(start, own)]
-        return max(kept, default=self.steps[0])
+        return max(self.steps, key=lambda step: (float(self.at(step).mean()), step))
 
 
 def standard_error(scores: Tensor) -> float:
