@@ -198,6 +198,16 @@ def test_training_at_80_columns_shows_bar_steps_and_time_left(store: Path, tmp_p
     assert any("total" in line for line in lines)
 
 
+def test_no_bar_moves_in_a_pipe_that_asks_for_colours(store: Path, tmp_path: Path) -> None:
+    """As in a notebook, whose kernel sets these."""
+    command = [sys.executable, "-m", "hscmae", "train", str(store), "--output", str(tmp_path / "run"), *QUICK]
+    told = {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm-color"}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | told)
+    assert done.returncode == 0
+    assert "\x1b[" not in done.stderr
+    assert done.stderr.count("\n") < 20
+
+
 def test_the_metrics_fit_80_columns(store: Path, run: Path) -> None:
     said = in_terminal(["evaluate", str(run), str(store), "--bootstrap", "20"], 80)
     (line,) = [line for line in said.splitlines() if line.strip().startswith("mAP ") and "chance" not in line]

@@ -4,7 +4,7 @@
 
 On made-up pairs of the size of YouTube-8M's fifteen classes, whole processes. With as many busy neighbours as cores a
 fair share is half of the machine: twice the time. Threads that spin while they wait take many times that
-(``hscmae.cpus.set_threads``). Writes docs/performance.md's table of a busy machine and benchmarks/results/busy.json.
+(``hscmae.cpus.set_threads``), in Python as on the command line. Writes docs/performance.md's table of a busy machine and benchmarks/results/busy.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from hscmae.data.synthetic import synthetic_pairs
 SCRIPT = "benchmarks/timings/busy.py"
 CLIPS = 1629
 TARGET = 3.0
+IN_PYTHON = "fit in Python"
 VERBS: dict[str, list[str]] = {
+    IN_PYTHON: ["-c", "import hscmae; hscmae.HSCMAE().fit(hscmae.read('pairs'))"],
     "train": ["train", "pairs", "--output", "again", "--overwrite"],
     "embed": ["embed", "run", "pairs", "--output", "embedded", "--overwrite"],
     "evaluate": ["evaluate", "run", "pairs"],
@@ -55,9 +57,11 @@ def neighbours(count: int) -> Iterator[None]:
 def seconds(verb: str, folder: Path, clip: str) -> float:
     """Of one run of a verb, from the start of Python to its end."""
     words = [word.format(clip=clip) for word in VERBS[verb]]
+    if verb != IN_PYTHON:
+        words = ["-m", "hscmae", *words]
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "hscmae", *words], cwd=folder, check=True, capture_output=True,
+        [sys.executable, *words], cwd=folder, check=True, capture_output=True,
         env={name: value for name, value in os.environ.items() if not name.startswith("OMP_")},
         start_new_session=True,  # its fair share is a process's, not that of this session
     )  # fmt: skip

@@ -19,6 +19,7 @@ from hscmae.embedding import embed_file
 from hscmae.errors import InputError
 from hscmae.methods import RidgeCCA, load
 from hscmae.search import Archive
+from hscmae.search.archive import Answer, Result
 from hscmae.search.index import BACKENDS, make_index, open_index
 from hscmae.search.pgvector import PgBackend
 from search.writer import unit
@@ -280,3 +281,26 @@ def test_the_command_at_eighty_columns(
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["query", "from", "to", "results"] and len(found["results"]) == 2
     assert list(found["results"][0]) == ["rank", "id", "modality", "score", "path", "start", "end"]
+
+
+def test_a_notebook_shows_what_it_can_of_an_answer(archive: Archive) -> None:
+    """These clips have no files: ids and labels are shown; with files, see ``test_notebooks``."""
+    found = archive.answer("fold0/clip 0", 3)
+    html = found._repr_html_()
+    assert html.index("query") < html.index("fold0/clip 0<br>dog")
+    for result in found.results:
+        assert f"{result.rank}. {result.score:.3f}" in html and result.id in html
+    assert "<img" not in html and "<audio" not in html
+    assert Answer("<b>", "audio", "visual", [Result(1, "<i>", "visual", 0.5)])._repr_html_().count("<b>") == 0
+    assert "archive" not in found.as_json() and "archive" not in repr(found)
+
+
+def test_files_of_a_result_are_those_of_its_seconds(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "talks").mkdir()
+    (tmp_path / "talks" / "monday.mp4").touch()
+    place = Archive.open(archive.folder)
+    place.roots = [tmp_path]
+    clip = place.media_clip(place.result(1, place.clips.row_of["talks/monday#t=10,20"], "audio", 1.0))
+    assert clip is not None
+    assert (clip.audio, clip.visual, clip.span) == (*[tmp_path / "talks" / "monday.mp4"] * 2, (10.0, 20.0))
+    assert place.media_clip(place.result(1, place.clips.row_of["talks/tuesday#t=10,20"], "audio", 1.0)) is None

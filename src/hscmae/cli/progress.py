@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 
 from hscmae.errors import printable
+
+
+def _console() -> Console:
+    """Bars move on a terminal alone: a notebook's shell asks for colours, and would be filled with their every step."""
+    return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
 def _words(template: str, *, rest: bool = False) -> TextColumn:
@@ -31,7 +37,7 @@ def training_progress(*, enabled: bool) -> Iterator[Callable[[dict[str, Any]], N
         return
     columns = (_words("{task.description}"), BarColumn(bar_width=12), *_steps())
     figures = _words("{task.fields[figures]}", rest=True)
-    with Progress(*columns, figures, console=Console(stderr=True), expand=True) as bars:
+    with Progress(*columns, figures, console=_console(), expand=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(record: dict[str, Any]) -> None:
@@ -56,7 +62,7 @@ def stage_progress(*, enabled: bool, transient: bool = False) -> Iterator[Callab
         yield lambda stage, done, total: None
         return
     columns = (_words("{task.description}"), BarColumn(), *_steps())
-    with Progress(*columns, console=Console(stderr=True), transient=transient) as bars:
+    with Progress(*columns, console=_console(), transient=transient) as bars:
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
@@ -73,7 +79,7 @@ def rows_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int | 
     if not enabled:
         yield None
         return
-    with Progress(_words("{task.description}"), BarColumn(), *_steps(), console=Console(stderr=True)) as bars:
+    with Progress(_words("{task.description}"), BarColumn(), *_steps(), console=_console()) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -85,7 +91,7 @@ def clips_progress(what: str, *, enabled: bool) -> Iterator[Callable[[int, int],
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=_console()) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -98,7 +104,7 @@ def jobs_progress(*, enabled: bool) -> Iterator[Callable[[str, int, int, str], N
         return
     done, note = MofNCompleteColumn(table_column=Column(no_wrap=True)), _words("{task.fields[note]}", rest=True)
     columns = (_words("{task.description}"), BarColumn(bar_width=12), done, note)
-    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
+    with Progress(*columns, console=_console(), expand=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int, note: str) -> None:

@@ -16,18 +16,15 @@ class Metrics(dict[str, Any]):
     """Metrics by name, as ``Retrieval.metrics`` gives them; a notebook shows a table of directions."""
 
     def _repr_html_(self) -> str:
-        single = [(key, value) for key, value in self.items() if "/" not in key]
-        by_direction: dict[str, dict[str, Any]] = {}
-        for key, value in self.items():
-            direction, _, metric = key.partition("/")
-            if metric:
-                by_direction.setdefault(direction, {})[metric] = value
-        columns = [key for key in by_direction.get("avg", {}) if not key.endswith("_ci")]
+        columns = [key.removeprefix("avg/") for key in self if key.startswith("avg/") and not key.endswith("_ci")]
+        # A direction has every column; what stands beside them has a name like "silent/audio" or none.
+        directions = [key.partition("/")[0] for key in self if key.endswith(f"/{columns[0]}")] if columns else []
         rows = [
-            (name, *(_with_interval(found.get(key), found.get(f"{key}_ci")) for key in columns))
-            for name, found in by_direction.items()
+            (name, *(_with_interval(self.get(f"{name}/{c}"), self.get(f"{name}/{c}_ci")) for c in columns))
+            for name in directions
         ]
-        return table("retrieval", rows, ("direction", *columns)) + table("rows", single)
+        others = [(key, value) for key, value in self.items() if key.partition("/")[0] not in directions]
+        return table("retrieval", rows, ("", *columns)) + table("", others)
 
 
 def _with_interval(value: Any, interval: Any) -> str:

@@ -137,14 +137,11 @@ class Method(Estimator, ABC):
 
     def _repr_html_(self) -> str:
         rows: list[tuple[object, object]] = list(self.changed_params().items())
-        if self.__sklearn_is_fitted__():
-            rows += [(f"{m}: features", d) for m, d in self.dims_.items()]
-            rows += [
-                (name, value) for name, value in self.summary_.items() if isinstance(value, (bool, int, float, str))
-            ]
-        else:
-            rows.append(("fitted", "not yet"))
-        return table(f"{type(self).__name__}: {(type(self).__doc__ or '').splitlines()[0]}", rows)
+        fitted = self.__sklearn_is_fitted__()
+        if fitted:
+            rows += [(f"{m} features", d) for m, d in self.dims_.items()]
+            rows += [(name, value) for name, value in self.summary_.items() if isinstance(value, (int, float, str))]
+        return table(f"{type(self).__name__}, {'fitted' if fitted else 'not fitted'}", rows)
 
     def embed(
         self,
