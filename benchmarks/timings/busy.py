@@ -4,7 +4,8 @@
 
 On made-up pairs of the size of YouTube-8M's fifteen classes, whole processes. With as many busy neighbours as cores a
 fair share is half of the machine: twice the time. Threads that spin while they wait take many times that
-(``hscmae.cpus.set_threads``), in Python as on the command line. Writes docs/performance.md's table of a busy machine and benchmarks/results/busy.json.
+(``hscmae.cpus.set_threads``), in Python as on the command line. Writes docs/performance.md's table of a busy machine
+and benchmarks/results/busy.json.
 """
 
 from __future__ import annotations
