@@ -139,6 +139,30 @@ def test_a_model_goes_up_and_comes_down_the_same(hub: Hub, tmp_path: Path) -> No
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), model.embed("audio", pairs.features["audio"]))
 
 
+def test_metrics_stand_in_the_card_as_the_hub_reads_them(hub: Hub, tmp_path: Path) -> None:
+    hscmae.RidgeCCA(dim=4).fit(make_pairs(60)).save(tmp_path / "model")
+    metrics = {
+        "split": "test",
+        "avg/mAP": 0.5,
+        "avg/mAP_ci": [0.4, 0.6],
+        "avg/MedR": 3.5,
+        "a2v/mAP": 0.25,
+        "n_queries": 9,
+    }
+    code = f"hscmae.push_to_hub({str(tmp_path / 'model')!r}, {REPO!r}, metrics={metrics!r}, data='AVE | x: y')"
+    done = python(code, hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(hub.files) == {"model.safetensors", "config.json", "README.md"}
+    before, after = (t.decode() for t in ((tmp_path / "model" / "README.md").read_bytes(), hub.files["README.md"]))
+    assert after.split("---", 2)[2].strip() == before.split("---", 2)[2].strip()
+    card = yaml.safe_load(after.split("---")[1])
+    assert card["library_name"] == "hscmae"
+    (entry,) = card["model-index"]
+    (result,) = entry["results"]
+    assert entry["name"] == "model" and result["dataset"]["name"] == "AVE | x: y"
+    assert {m["type"]: m["value"] for m in result["metrics"]} == {"mAP": 0.5, "MedR": 3.5}
+
+
 @pytest.mark.parametrize(
     "call", [f"from_pretrained({REPO!r})", "from_pretrained('a/b/c')", "push_to_hub('model', 'a/b/c')"]
 )

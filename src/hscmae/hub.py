@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hscmae.artifact import PUBLISHED, read_config
+from hscmae.artifact import CARD, PUBLISHED, read_config
 from hscmae.errors import InputError, first_line
 from hscmae.extras import require
 from hscmae.methods import load
@@ -28,8 +28,22 @@ def from_pretrained(name: str | Path) -> Method:
     return load(folder)
 
 
-def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
+def push_to_hub(
+    folder: str | Path,
+    name: str,
+    *,
+    private: bool = False,
+    metrics: Mapping[str, Any] | None = None,
+    data: str = "own data",
+) -> str:
     """Upload an artefact to a repository on the hub; returns its address.
+
+    Args:
+        folder: what ``save`` or ``hscmae train`` wrote.
+        name: ``OWNER/NAME`` of the repository; it is made where there is none.
+        private: whether a repository that is made is private.
+        metrics: what ``evaluate`` gave; the card then holds it as the hub's ``model-index``.
+        data: what was evaluated on.
 
     Raises:
         InputError: ``folder`` holds no finished model, or the hub refuses it.
@@ -38,7 +52,31 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     hub = require("huggingface_hub", "hub")
     with _refusals(hub, name):
         hub.create_repo(name, private=private, exist_ok=True)
-        return str(hub.upload_folder(repo_id=name, folder_path=folder, allow_patterns=PUBLISHED))
+        card = _card(hub, (Path(folder) / CARD).read_text(encoding="utf-8"), name, metrics or {}, data)
+        files = [name for name in PUBLISHED if name != CARD]
+        hub.upload_file(repo_id=name, path_or_fileobj=card.encode(), path_in_repo=CARD)
+        return str(hub.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files))
+
+
+def _card(hub: Any, text: str, name: str, metrics: Mapping[str, Any], data: str) -> str:
+    """The artefact's card with the means of retrieval metrics in it."""
+    shown = {key: value for key, value in metrics.items() if key.startswith("avg/") and isinstance(value, float)}
+    if not shown:
+        return text
+    card = hub.ModelCard(text, ignore_metadata_errors=True)
+    card.data.model_name = name.rpartition("/")[2]
+    card.data.eval_results = [
+        hub.EvalResult(
+            task_type="cross-modal-retrieval",
+            dataset_type=data.lower().replace(" ", "-"),
+            dataset_name=data,
+            dataset_split=metrics.get("split"),
+            metric_type=key.removeprefix("avg/"),
+            metric_value=value,
+        )
+        for key, value in shown.items()
+    ]
+    return str(card)
 
 
 @contextmanager
