@@ -33,6 +33,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
+        self.commits = 0
         self.tokens: set[str | None] = set()
 
     @property
@@ -74,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             ]
             self._answer({"files": files})
         elif path == f"/api/models/{REPO}/commit/main":
+            hub.commits += 1
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
@@ -128,6 +130,7 @@ def test_a_model_goes_up_and_comes_down_the_same(hub: Hub, tmp_path: Path) -> No
     assert (created["organization"], created["name"]) == ("somebody", "model")
     assert created.get("visibility") == "private" or created.get("private") is True  # by the library's version
     assert hub.tokens == {"Bearer hf_token"}
+    assert hub.commits == 1
     assert set(hub.files) == {"model.safetensors", "config.json", "README.md"}  # no ids of training clips
     card = yaml.safe_load(hub.files["README.md"].decode().split("---")[1])
     assert card["library_name"] == "hscmae"

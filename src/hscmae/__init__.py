@@ -14,6 +14,6 @@ import lazy_loader
 from hscmae.cpus import set_threads
 from hscmae.version import __version__ as __version__
 
-set_threads()
+set_threads()  # before torch is loaded, which reads it once
 # What is public stands in __init__.pyi, and is imported on first use: `hscmae --help` does not wait for torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

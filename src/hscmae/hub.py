@@ -51,11 +51,12 @@ def push_to_hub(
     read_config(Path(folder))
     hub = require("huggingface_hub", "hub")
     with _refusals(hub, name):
+        files = {file: (Path(folder) / file).read_bytes() for file in PUBLISHED}
+        files[CARD] = _card(hub, files[CARD].decode(), name, metrics or {}, data).encode()
         hub.create_repo(name, private=private, exist_ok=True)
-        card = _card(hub, (Path(folder) / CARD).read_text(encoding="utf-8"), name, metrics or {}, data)
-        files = [name for name in PUBLISHED if name != CARD]
-        hub.upload_file(repo_id=name, path_or_fileobj=card.encode(), path_in_repo=CARD)
-        return str(hub.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files))
+        # One commit: a card never stands there without its weights.
+        added = [hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in files.items()]
+        return str(hub.create_commit(name, added, commit_message="Upload a model of hscmae"))
 
 
 def _card(hub: Any, text: str, name: str, metrics: Mapping[str, Any], data: str) -> str:

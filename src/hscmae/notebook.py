@@ -21,7 +21,12 @@ def table(title: str, rows: Iterable[Sequence[object]], header: Sequence[object]
 
 
 def text(value: object) -> str:
+    """``plain``, escaped."""
+    return escape(plain(value))
+
+
+def plain(value: object) -> str:
     """A value as a person reads it: numbers with three decimals, nothing for ``None``."""
     if value is None:
         return ""
-    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,3 +305,16 @@ def test_files_of_a_result_are_those_of_its_seconds(archive: Archive, tmp_path: 
     assert clip is not None
     assert (clip.audio, clip.visual, clip.span) == (*[tmp_path / "talks" / "monday.mp4"] * 2, (10.0, 20.0))
     assert place.media_clip(place.result(1, place.clips.row_of["talks/tuesday#t=10,20"], "audio", 1.0)) is None
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "talks/../../secret.png", "/{root}/secret.png"])
+def test_what_an_archive_names_outside_of_its_roots_is_left_alone(
+    archive: Archive, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "media" / "talks").mkdir(parents=True)
+    (tmp_path / "secret.png").touch()
+    place = Archive.open(archive.folder)
+    place.roots = [tmp_path / "media"]
+    found = replace(place.result(1, 0, "visual", 1.0), path=name.format(root=str(tmp_path).lstrip("/")))
+    place.clips.media[found.id]["visual"] = str(found.path)
+    assert place.file(found) is None and place.media_clip(found) is None

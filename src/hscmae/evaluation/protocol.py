@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Embedder, Progress, Retrieval
-from hscmae.notebook import table
+from hscmae.notebook import plain, table
 
 
 class Metrics(dict[str, Any]):
@@ -28,8 +28,7 @@ class Metrics(dict[str, Any]):
 
 
 def _with_interval(value: Any, interval: Any) -> str:
-    text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text if not interval else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{plain(value)} [{plain(interval[0])}, {plain(interval[1])}]" if interval else plain(value)
 
 
 def evaluate(

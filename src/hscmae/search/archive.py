@@ -328,7 +328,10 @@ class Archive:
         return None if audio is None and visual is None else MediaClip(result.id, audio, visual, span=span)
 
     def _found(self, name: str | None) -> Path | None:
-        return next((file for root in self.roots if (file := root / name).is_file()), None) if name else None
+        # An archive may be somebody else's: what it names outside of its roots is not looked at.
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            return None
+        return next((file for root in self.roots if (file := root / name).is_file()), None)
 
     # ------------------------------------------------------------------------------------------------------ the query
 
