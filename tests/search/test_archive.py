@@ -308,9 +308,7 @@ def test_files_of_a_result_are_those_of_its_seconds(archive: Archive, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "talks/../../secret.png", "/{root}/secret.png"])
-def test_what_an_archive_names_outside_of_its_roots_is_left_alone(
-    archive: Archive, tmp_path: Path, name: str
-) -> None:
+def test_what_an_archive_names_outside_of_its_roots_is_left_alone(archive: Archive, tmp_path: Path, name: str) -> None:
     (tmp_path / "media" / "talks").mkdir(parents=True)
     (tmp_path / "secret.png").touch()
     place = Archive.open(archive.folder)
