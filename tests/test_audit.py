@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hscmae.audit as module
+import hscmae.linear.agreement as module
 from hscmae import InputError, Pairs, SmoothedCCA, synthetic_pairs
-from hscmae.audit import Audit, audit, wrong_share
+from hscmae.audit import Audit, audit
 from hscmae.cli import main
 from hscmae.data.store import write_store
 
@@ -59,15 +59,6 @@ def test_wrong_pairs_are_suspicious(made: tuple[Pairs, np.ndarray], found: Audit
     # Random pairs agree better than a wrong one half of the time, than a right one seldom.
     assert abs(found.random_better[scored & made[1]].mean() - 0.5) < 0.1
     assert found.random_better[scored & ~made[1]].mean() < 0.25
-
-
-def test_suspicion_is_in_standard_deviations_of_random_pairs(made: tuple[Pairs, np.ndarray]) -> None:
-    pairs = made[0].take(np.arange(100, 500))
-    rng = np.random.default_rng(0)
-    cells = module._cells(pairs.features, np.arange(400), rng, None)
-    random = cells.agreement()[1]
-    assert np.nanmean(random) == pytest.approx(0, abs=1e-12)
-    assert np.nanstd(random) == pytest.approx(1, abs=1e-12)
 
 
 def test_ranks_order_the_scores(found: Audit) -> None:
@@ -153,31 +144,6 @@ def test_memory_grows_by_less_than_a_kilobyte_a_row(monkeypatch: pytest.MonkeyPa
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 4000 < 1000
-
-
-def test_resampled_shares_are_those_of_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESAMPLES", 50)
-    rng = np.random.default_rng(0)
-    observed, random = rng.normal(0.5, 1, 90), rng.normal(size=(90, 7))
-    random[3, 2:] = np.nan
-    found = module._resampled_shares(observed, random, np.random.default_rng(1))
-    draws = np.random.default_rng(1).integers(90, size=(50, 90))
-    np.testing.assert_allclose(found, [wrong_share(observed[i], random[i]) for i in draws], atol=1e-12)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
-def test_share_of_a_known_mixture(share: float) -> None:
-    rng = np.random.default_rng(0)
-    wrong = rng.random(20_000) < share
-    observed = rng.normal(np.where(wrong, 0.0, 2.5), 1.0)
-    assert wrong_share(observed, rng.normal(size=100_000)) == pytest.approx(share, abs=0.015)
-
-
-def test_share_stays_in_range() -> None:
-    rng = np.random.default_rng(0)
-    random = rng.normal(size=5000)
-    assert wrong_share(rng.normal(-1.0, 1.0, 2000), random) == 1.0
-    assert wrong_share(rng.normal(9.0, 1.0, 2000), random) == 0.0
 
 
 @pytest.mark.parametrize("n", [72, 73, 81, 100])

@@ -191,6 +191,7 @@ class HSCMAEConfig(DeepConfig):
     loss: Loss = Loss()
     warm_start: WarmStart = WarmStart()
     anchors: Anchors = Anchors(share=0.6)
+    weigh_pairs: bool = Field(True, description="count a pair by the chance that it is right")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,6 +204,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 PAPER: dict[str, Any] = {
+    "weigh_pairs": False,
     "view": {"kind": "linear"},
     "network": {"width": 512, "depth": 2},
     "masking": {"ratio": 0.3, "spread": 0.0},

@@ -135,18 +135,22 @@ def test_rows_that_lack_a_modality():
 
 @pytest.mark.parametrize("sizes", [[200], [1, 199], [64, 64, 72], [0, 3, 190, 7]])
 @pytest.mark.parametrize("drift", [0.0, 1e5])
-def test_covariances_of_blocks_are_those_of_all_rows(sizes, drift):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_covariances_of_blocks_are_those_of_all_rows(sizes, drift, weighted):
     x = views()
     rng = np.random.default_rng(1)
     present = {m: torch.from_numpy(rng.random(200) < 0.7) for m in x}
     x = {m: rows + drift * torch.arange(200.0).div(64).floor()[:, None].double() for m, rows in x.items()}
     parts = ({m: rows.split(sizes) for m, rows in part.items()} for part in (x, present))
     blocks = [[{m: rows[i] for m, rows in part.items()} for i in range(len(sizes))] for part in parts]
-    found = stream_covariances(zip(*blocks, strict=True))
+    w = torch.from_numpy(np.where(rng.random(200) < 0.2, 0.0, rng.random(200))) if weighted else torch.ones(200)
+    found = stream_covariances(zip(*blocks, w.split(sizes) if weighted else [None] * len(sizes), strict=True))
     (a, b), (in_a, in_b) = (tuple(v.numpy() for v in part.values()) for part in (x, present))
     both = in_a & in_b
     centred = a - a[in_a].mean(0), b - b[in_b].mean(0)
-    np.testing.assert_allclose(found.cross, centred[0][both].T @ centred[1][both] / both.sum(), rtol=1e-9, atol=1e-9)
+    w = np.where(both, w.numpy(), 0.0)
+    cross = np.where(both[:, None], centred[0], 0).T @ (w[:, None] * centred[1]) / w.sum()
+    np.testing.assert_allclose(found.cross, cross, rtol=1e-9, atol=1e-9)
     for m, rows, here in (("audio", a, in_a), ("visual", b, in_b)):
         np.testing.assert_allclose(found.mean[m], rows[here].mean(0), rtol=1e-12)
         np.testing.assert_allclose(found.within[m], np.cov(rows[here].T, bias=True), rtol=1e-9, atol=1e-9)

@@ -9,7 +9,7 @@ import torch
 from hscmae.data.synthetic import synthetic_pairs
 from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import covariances, ridge_cca
-from hscmae.linear.smoothing import fuse, smoothed_cca, smoothing_operator, top_neighbours
+from hscmae.linear.smoothing import ends, fuse, smoothed_cca, smoothing_operator, top_neighbours
 
 
 def unit(z):
@@ -23,19 +23,24 @@ def embedding(n=30, dim=4, seed=0, zero=()):
     return z
 
 
-def naive_operator(t, k, tau):
-    """D^-1/2 S D^-1/2 by loops over rows."""
+def naive_soft(t, u, k, tau):
+    """Softmax over the k most similar rows of ``u``, itself excluded, by loops over rows."""
     n = len(t)
     soft = np.zeros((n, n))
     for i in range(n):
-        others = [j for j in range(n) if j != i and t[i].any() and t[j].any()]
-        kept = sorted(others, key=lambda j, i=i: -(t[i] @ t[j]))[:k]
-        weights = np.exp([t[i] @ t[j] / tau for j in kept])
+        others = [j for j in range(n) if j != i and t[i].any() and u[j].any()]
+        kept = sorted(others, key=lambda j, i=i: -(t[i] @ u[j]))[:k]
+        weights = np.exp([t[i] @ u[j] / tau for j in kept])
         soft[i, kept] = weights / weights.sum()
-    s = (soft + soft.T) / 2
-    degree = s.sum(1)
-    root = np.array([d**-0.5 if d > 0 else 0.0 for d in degree])
-    return root[:, None] * s * root
+    return soft
+
+
+def naive_operator(t, k, tau, other=None):
+    """D^-1/2 S D^-1/2, of the two ends of the pairs where these differ."""
+    u = t if other is None else other
+    s = (naive_soft(t, u, k, tau) + naive_soft(u, t, k, tau).T) / 2
+    rows, cols = (np.array([d**-0.5 if d > 0 else 0.0 for d in s.sum(axis)]) for axis in (1, 0))
+    return rows[:, None] * s * cols
 
 
 def views(n=80, d1=5, d2=7, seed=0):
@@ -44,7 +49,7 @@ def views(n=80, d1=5, d2=7, seed=0):
     return {m: cause @ rng.normal(size=(3, d)) + rng.normal(size=(n, d)) for m, d in (("audio", d1), ("visual", d2))}
 
 
-def naive_smoothed(x, dim, *, ridge, k, tau, hops, rounds, present, scale=True):
+def naive_smoothed(x, dim, *, ridge, k, tau, hops, rounds, present, weight=None, scale=True):
     """The method with dense matrices; returns W1 W2' (free of signs) and the correlations."""
     (_, a), (_, b) = x.items()
     here1, here2 = present.values()
@@ -63,11 +68,13 @@ def naive_smoothed(x, dim, *, ridge, k, tau, hops, rounds, present, scale=True):
         gain = s if scale else np.ones_like(s)
         return r1 @ u * gain, r2 @ vt.T * gain, s
 
-    pairs, own = a.T @ b / (here1 & here2).sum(), k / (k + len(a))
+    w = np.ones(len(a)) if weight is None else weight
+    pairs, own = a.T @ (w[:, None] * b) / w[here1 & here2].sum(), k / (k + len(a))
     w1, w2, s = solve(pairs)
     for _ in range(rounds):
-        fused = unit(unit(a @ w1) * here1[:, None] + unit(b @ w2) * here2[:, None])
-        partner = np.linalg.matrix_power(naive_operator(fused, k, tau), hops) @ b
+        z1, z2 = unit(a @ w1) * here1[:, None], unit(b @ w2) * here2[:, None]
+        operator = naive_operator(unit(z1 + w[:, None] * z2), k, tau, unit(w[:, None] * z1 + z2))
+        partner = np.linalg.matrix_power(operator, hops) @ b
         partner = partner - partner.mean(0)
         w1, w2, s = solve(own * pairs + (1 - own) * a.T @ partner / len(a))
     return w1 @ w2.T, s
@@ -126,19 +133,52 @@ def test_fuse_uses_the_modalities_that_a_row_has():
 
 
 @pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("wide", ["audio", "visual"])
 @pytest.mark.parametrize(("hops", "rounds"), [(1, 0), (1, 1), (1, 2), (3, 2)])
-def test_equals_dense_algebra(hops, rounds, missing):
-    x = views()
+def test_equals_dense_algebra(hops, rounds, wide, weighted, missing):
+    x = views(**({"d1": 7, "d2": 5} if wide == "audio" else {}))
     present = {m: np.ones(80, dtype=bool) for m in x}
     if missing:
         present = {"audio": np.arange(80) % 4 != 0, "visual": np.arange(80) % 6 != 0}  # some rows lack both
         for m in x:
             x[m][~present[m]] = np.nan  # never read
     settings = {"ridge": 1.0, "k": 6, "tau": 0.15, "hops": hops, "rounds": rounds}
-    maps = smoothed_cca(as_tensors(x), 5, present=as_tensors(present) if missing else None, **settings)
-    product, correlations = naive_smoothed(x, 5, present=present, **settings)
+    weight = None
+    if weighted:
+        weight = np.where(np.arange(80) % 3 == 0, 0.0, np.random.default_rng(5).random(80))
+        weight[~(present["audio"] & present["visual"])] = 1
+    maps = smoothed_cca(
+        as_tensors(x),
+        5,
+        present=as_tensors(present) if missing else None,
+        weight=None if weight is None else torch.from_numpy(weight),
+        **settings,
+    )
+    product, correlations = naive_smoothed(x, 5, present=present, weight=weight, **settings)
     np.testing.assert_allclose(maps.correlation, correlations, atol=1e-9)
     np.testing.assert_allclose(maps.weight["audio"] @ maps.weight["visual"].T, product, atol=1e-9)
+
+
+@pytest.mark.parametrize("wide", ["audio", "visual"])
+def test_pairs_that_are_all_certain_change_nothing(wide):
+    x = as_tensors(views(**({"d1": 7, "d2": 5} if wide == "audio" else {})))
+    plain, weighted = (smoothed_cca(x, 5, ridge=1.0, k=6, tau=0.1, weight=w) for w in (None, torch.ones(80)))
+    for m in x:
+        torch.testing.assert_close(weighted.weight[m], plain.weight[m], rtol=0, atol=1e-12)
+
+
+def test_ends_of_a_pair_in_doubt_are_apart():
+    z = {"audio": embedding(6, seed=1), "visual": embedding(6, seed=2)}
+    weight = np.array([0.0, 0.5, 1.0, 1.0, 1.0, 1.0])
+    present = {"audio": np.array([1, 1, 1, 0, 1, 0], bool), "visual": np.array([1, 1, 1, 1, 0, 0], bool)}
+    first, second = ends(as_tensors(z), torch.from_numpy(weight), as_tensors(present))
+    np.testing.assert_allclose(first[0], z["audio"][0], atol=1e-12)
+    np.testing.assert_allclose(second[0], z["visual"][0], atol=1e-12)
+    np.testing.assert_allclose(first[1], unit(z["audio"] + 0.5 * z["visual"])[1], atol=1e-12)
+    fused = fuse(as_tensors(z), as_tensors(present))
+    for end in (first, second):
+        np.testing.assert_allclose(end[2:], fused[2:], atol=1e-12)
 
 
 def test_no_rounds_is_ridge_cca():

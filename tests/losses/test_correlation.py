@@ -20,17 +20,18 @@ def views(n, d, seed=0, shared=0.8):
     return [torch.from_numpy(z @ rng.normal(size=(d, d)) + rng.normal(size=d)) for z in pair]
 
 
-def naive(z1, z2, ridge, form):
+def naive(z1, z2, ridge, form, weight=None):
     """1 - mean correlation by inverse square roots of the regularised covariances."""
     a, b = (np.asarray(z, dtype=np.float64) for z in (z1, z2))
     n, d = a.shape
     a, b = a - a.mean(0), b - b.mean(0)
+    w = np.ones(n) if weight is None else np.asarray(weight)
 
     def inverse_root(cov):
         values, vectors = np.linalg.eigh(cov + ridge * np.trace(cov) / d * np.eye(d))
         return vectors @ np.diag(values**-0.5) @ vectors.T
 
-    t = inverse_root(a.T @ a / n) @ (a.T @ b / n) @ inverse_root(b.T @ b / n)
+    t = inverse_root(a.T @ a / n) @ (a.T @ (w[:, None] * b) / w.sum()) @ inverse_root(b.T @ b / n)
     s = np.linalg.svd(t, compute_uv=False)
     return 1 - (s.sum() if form == "singular" else (s**2).sum()) / d
 
@@ -89,6 +90,29 @@ def test_missing_rows_take_no_part(form):
 
 
 @both_forms
+def test_weights_count_in_the_cross_covariance_alone(form):
+    z1, z2 = views(60, 4)
+    weight = torch.from_numpy(np.random.default_rng(1).random(60))
+    weight[:20] = 0
+    expected = pytest.approx(naive(z1, z2, 0.05, form, weight), abs=1e-9)
+    for unit in (1.0, 7.0):
+        assert correlation_loss(z1, z2, ridge=0.05, form=form, weight=unit * weight).item() == expected
+    valid = torch.arange(60) % 3 != 0
+    some = correlation_loss(z1[valid], z2[valid], ridge=0.05, form=form, weight=weight[valid])
+    z1[~valid], weight[~valid] = torch.nan, torch.nan  # never read
+    torch.testing.assert_close(correlation_loss(z1, z2, ridge=0.05, form=form, valid=valid, weight=weight), some)
+
+
+@both_forms
+def test_equal_weights_change_nothing(form):
+    z1, z2 = (z.requires_grad_() for z in views(60, 4))
+    plain, weighted = (correlation_loss(z1, z2, form=form, weight=w) for w in (None, torch.full((60,), 0.3)))
+    torch.testing.assert_close(weighted, plain, rtol=0, atol=1e-12)
+    for a, b in zip(torch.autograd.grad(plain, (z1, z2)), torch.autograd.grad(weighted, (z1, z2)), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-12)
+
+
+@both_forms
 def test_no_valid_row_gives_a_finite_loss_and_no_gradient(form):
     z1, z2 = (z.requires_grad_() for z in views(10, 3))
     loss = correlation_loss(z1, z2, form=form, valid=torch.zeros(10, dtype=torch.bool))
@@ -143,6 +167,15 @@ def test_never_negative_nor_above_one(form):
 def test_gradcheck(ridge, form):
     z1, z2 = (z.requires_grad_() for z in views(14, 3))
     assert torch.autograd.gradcheck(lambda a, b: correlation_loss(a, b, ridge=ridge, form=form), (z1, z2))
+
+
+@both_forms
+@pytest.mark.parametrize("missing", [False, True])
+def test_gradcheck_with_weights(form, missing):
+    z1, z2 = (z.requires_grad_() for z in views(14, 3))
+    options = {"ridge": 1e-2, "form": form, "valid": torch.arange(14) % 4 != 1 if missing else None}
+    weight = torch.from_numpy(np.random.default_rng(1).random(14))
+    assert torch.autograd.gradcheck(lambda a, b: correlation_loss(a, b, weight=weight, **options), (z1, z2))
 
 
 @both_forms

@@ -15,6 +15,7 @@ import torch
 import hscmae
 from conftest import make_pairs
 from hscmae.artifact import CONFIG
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.config import DeepConfig, View
 from hscmae.data.pairs import Pairs
 from hscmae.linear.kernel import kernel_map
@@ -47,9 +48,12 @@ def holed(pairs: Pairs) -> Pairs:
 
 
 @pytest.mark.parametrize("landmarks", [40, 1000])
-def test_training_begins_at_smoothed_kernel_cca(landmarks: int) -> None:
+@pytest.mark.parametrize("wrong", [0.0, 0.5])
+def test_training_begins_at_smoothed_kernel_cca(landmarks: int, wrong: float) -> None:
     pairs, shape = make_pairs(300), {"landmarks": landmarks, "rank": 24, "linear": 0.1}
-    closed = get_method("smoothed-kernel-cca")(dim=6, ridge=1.0, **shape).fit(pairs)
+    pairs = with_wrong_pairs(replace(pairs, split=np.repeat(b"train", 300)), wrong, 0)
+    closed = get_method("smoothed-kernel-cca")(dim=6, ridge=1.0, weigh_pairs=True, **shape).fit(pairs)
+    assert (closed.summary_["wrong_share"] > 0.2) == bool(wrong)
     untrained = {"training_steps": 1, "training_lr": 1e-30, "training_validation_share": 0.0, "anchors_share": 0.0}
     view = {f"view_{name}": value for name, value in shape.items()}
     model = HSCMAE(**{**QUICK, **untrained, **view}, warm_start_ridge=1.0).fit(pairs)

@@ -17,17 +17,25 @@ from hscmae.training.features import Features
 
 
 def naive(
-    student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor], keys: str, k: int, tau: float, mask: bool
+    student: dict[str, torch.Tensor],
+    teacher: dict[str, torch.Tensor],
+    keys: str,
+    k: int,
+    tau: float,
+    mask: bool,
+    chance: np.ndarray,
 ) -> float:
     n = len(student["audio"])
-    s = {m: F.normalize(z, dim=1) for m, z in student.items()}
-    t = F.normalize(sum(F.normalize(z, dim=1) for z in teacher.values()), dim=1)
+    s, t = ({m: F.normalize(z, dim=1) for m, z in of.items()} for of in (student, teacher))
+    w = torch.from_numpy(chance)[:, None]
+    ends = {m: F.normalize(t[m] + w * t[o], dim=1) for m, o in (("audio", "visual"), ("visual", "audio"))}
     total = 0.0
     for query, other in (("audio", "visual"), ("visual", "audio")):
-        key = t if keys == "teacher" else s[other]
+        here, there = ends[query], ends[other]
+        key = there if keys == "teacher" else s[other]
         for i in range(n):
-            near = sorted((j for j in range(n) if j != i), key=lambda j: -float(t[i] @ t[j]))[:k]
-            weight = [math.exp(float(t[i] @ t[j]) / 0.1) for j in near]
+            near = sorted((j for j in range(n) if j != i), key=lambda j: -float(here[i] @ there[j]))[:k]
+            weight = [math.exp(float(here[i] @ there[j]) / 0.1) for j in near]
             compared = [j for j in range(n) if not (mask and j == i)]
             log_sum = math.log(sum(math.exp(float(s[query][i] @ key[j]) / tau) for j in compared))
             for j, w in zip(near, weight, strict=True):
@@ -37,7 +45,8 @@ def naive(
 
 @pytest.mark.parametrize("keys", ["student", "teacher"])
 @pytest.mark.parametrize("mask", [False, True])
-def test_equals_its_definition(keys: str, mask: bool) -> None:
+@pytest.mark.parametrize("doubted", [False, True])
+def test_equals_its_definition(keys: str, mask: bool, doubted: bool) -> None:
     pairs = make_pairs(40)
     settings: dict[str, Any] = {"loss_global_weight": 0, "loss_sample_weight": 0, "loss_learn_weights": False}
     method = HSCMAE(
@@ -52,7 +61,8 @@ def test_equals_its_definition(keys: str, mask: bool) -> None:
     )
     rows = np.arange(len(pairs))
     method.dims_, method.scalers_ = pairs.dims, method._fit_scalers(pairs, rows)
-    features = Features(pairs, rows, method.scalers_, torch.device("cpu"))
+    chance = np.random.default_rng(3).random(40) if doubted else np.ones(40)
+    features = Features(pairs, rows, method.scalers_, torch.device("cpu"), chance=chance if doubted else None)
     objective = method._build(features, {"warm_start_ridge": 3.0})
     for p in objective.student.parameters():  # a student that is no longer its teacher
         p.data += 0.1
@@ -62,4 +72,4 @@ def test_equals_its_definition(keys: str, mask: bool) -> None:
         teacher = {m: objective.teacher.tower(m)(x).double() for m, x in batch.x.items()}
         loss = objective.losses(batch, Noise(0, 0))
     assert list(loss) == ["local"]
-    assert float(loss["local"]) == pytest.approx(naive(student, teacher, keys, 7, 0.2, mask), rel=1e-5)
+    assert float(loss["local"]) == pytest.approx(naive(student, teacher, keys, 7, 0.2, mask, chance), rel=1e-5)

@@ -22,6 +22,7 @@ from hscmae.data.pooling import How, pool_steps
 from hscmae.errors import InputError, describe_rows
 
 FloatArray = npt.NDArray[Any]  # float16, float32 or float64
+Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 

@@ -11,15 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from hscmae.data.pairs import BoolArray
+from hscmae.data.pairs import BoolArray, Float64Array
 from hscmae.errors import InputError, describe_rows
 
 GRID_BITS = 26
 BLOCK_SCORES = 2**23  # scores held at a time: 64 MiB
-
-Float64Array = npt.NDArray[np.float64]
 
 
 def to_grid(x: Any, name: str = "embeddings") -> Float64Array:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import Labels
-from hscmae.evaluation.grid import Float64Array
+from hscmae.data.pairs import Float64Array, Labels
 from hscmae.evaluation.ranking_job import Ranking
 
 RECALL_AT = (1, 5, 10)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import IntArray, Labels
+from hscmae.data.pairs import Float64Array, IntArray, Labels
 from hscmae.errors import InputError, describe_rows
-from hscmae.evaluation.grid import BLOCK_SCORES, Float64Array, to_grid
+from hscmae.evaluation.grid import BLOCK_SCORES, to_grid
 
 GAIN_BITS = 8
 MAX_GAIN = 2**GAIN_BITS - 1

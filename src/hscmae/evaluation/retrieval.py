@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hscmae.data.pairs import BoolArray, FloatArray, Labels, Pairs
+from hscmae.data.pairs import BoolArray, Float64Array, FloatArray, Labels, Pairs
 from hscmae.errors import InputError
-from hscmae.evaluation.grid import Float64Array, as_rows
+from hscmae.evaluation.grid import as_rows
 from hscmae.evaluation.metrics import Rows, bootstrap_intervals, chance_ap, mean_of, per_class, per_clip
 from hscmae.evaluation.ranking import rank
 from hscmae.evaluation.ranking_job import Ranking

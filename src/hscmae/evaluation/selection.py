@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import FloatArray
+from hscmae.data.pairs import Float64Array, FloatArray
 from hscmae.errors import InputError
-from hscmae.evaluation.grid import BLOCK_SCORES, Float64Array, as_rows
+from hscmae.evaluation.grid import BLOCK_SCORES, as_rows
 
 
 def alignment_gap(a: FloatArray, v: FloatArray) -> float:

@@ -63,7 +63,13 @@ class CanonicalMaps:
         return x @ weight - self.mean[modality].to(x) @ weight
 
 
-def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Covariances:
+# Features and presence of some rows as ``covariances`` takes them, and the weights of their pairs.
+Rows = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Tensor | None]
+
+
+def covariances(
+    x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, weight: Tensor | None = None
+) -> Covariances:
     """Covariances of two modalities in which rows may lack one.
 
     A modality's own covariance uses every row that has it; the cross-covariance uses the rows that have both.
@@ -71,6 +77,7 @@ def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = 
     Args:
         x: two modalities, each of shape (n, d_m).
         present: modality -> rows that have it, shape (n,), bool; all where not given.
+        weight: of each pair in the cross-covariance, shape (n,); all alike where not given.
 
     >>> x = {"audio": torch.tensor([[1.0], [3.0]]), "visual": torch.tensor([[0.0, 4.0], [2.0, 0.0]])}
     >>> moments = covariances(x)
@@ -84,26 +91,27 @@ def covariances(x: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = 
         (
             {m: rows[start : start + BLOCK] for m, rows in x.items()},
             {m: rows[start : start + BLOCK] for m, rows in present.items()},
+            None if weight is None else weight[start : start + BLOCK],
         )
         for start in range(0, size, BLOCK)
     )
 
 
-def stream_covariances(blocks: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]) -> Covariances:
+def stream_covariances(blocks: Iterable[Rows]) -> Covariances:
     """``covariances`` in one pass over blocks of rows, for data larger than memory.
 
     Args:
-        blocks: features and presence of some rows, as ``covariances`` takes them.
+        blocks: features and presence of some rows and weights of their pairs, as ``covariances`` takes them.
 
     >>> x = {"audio": torch.randn(40, 2).double(), "visual": torch.randn(40, 3).double()}
     >>> present = {m: torch.ones(10, dtype=torch.bool) for m in x}
-    >>> blocks = (({m: v[i : i + 10] for m, v in x.items()}, present) for i in range(0, 40, 10))
+    >>> blocks = (({m: v[i : i + 10] for m, v in x.items()}, present, None) for i in range(0, 40, 10))
     >>> stream_covariances(blocks).cross.allclose(covariances(x).cross)
     True
     """
     within: dict[str, _Comoment] = {}
     cross: _Comoment | None = None
-    for x, present in blocks:
+    for x, present, weight in blocks:
         (first, a), (second, b) = ((m, rows.double()) for m, rows in x.items())
         if cross is None:
             within = {first: _Comoment(a, a), second: _Comoment(b, b)}
@@ -111,14 +119,14 @@ def stream_covariances(blocks: Iterable[tuple[Mapping[str, Tensor], Mapping[str,
         within[first].add(a[present[first]])
         within[second].add(b[present[second]])
         both = present[first] & present[second]
-        cross.add(a[both], b[both])
+        cross.add(a[both], b[both], weight=None if weight is None else weight[both])
     assert cross is not None
     # Each modality is centred on all its rows, not on those of the pairs alone.
     away = [of_pairs - whole.mean[0] for of_pairs, whole in zip(cross.mean, within.values(), strict=True)]
     return Covariances(
         mean={m: moment.mean[0] for m, moment in within.items()},
         within={m: moment.products / max(moment.count, 1) for m, moment in within.items()},
-        cross=(cross.products + cross.count * torch.outer(*away)) / max(cross.count, 1),
+        cross=(cross.products + cross.count * torch.outer(*away)) / (cross.count or 1),
     )
 
 
@@ -150,18 +158,19 @@ class _Comoment:
     """Sum of products of centred rows, merged block by block as Chan, Golub and LeVeque (1979) merge variances."""
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
-        self.count = 0
+        self.count = 0.0  # of rows, or the sum of their weights
         self.mean = [x.new_zeros(x.shape[1]) for x in (a, b)]
         self.products = a.new_zeros(a.shape[1], b.shape[1])
 
-    def add(self, *rows: Tensor) -> None:
-        """Count rows of shape (n, d); of one modality with itself, or of two, (n, d_1) and (n, d_2)."""
-        n = len(rows[0])
+    def add(self, *rows: Tensor, weight: Tensor | None = None) -> None:
+        """Count rows of shape (n, d), with weights (n,); of one modality with itself, or of two."""
+        n = len(rows[0]) if weight is None else float(weight.sum())
         if not n:
             return
-        means = [x.mean(0) for x in rows]
+        means = [x.mean(0) if weight is None else weight.to(x) @ x / n for x in rows]
         centred = [x - mean for x, mean in zip(rows, means, strict=True)]
-        self.products.addmm_(centred[0].T, centred[-1])
+        counted = centred[0] if weight is None else centred[0] * weight.to(centred[0])[:, None]
+        self.products.addmm_(counted.T, centred[-1])
         away = [mean - whole for mean, whole in zip((means[0], means[-1]), self.mean, strict=True)]
         self.products.addr_(*away, alpha=self.count * n / (self.count + n))
         for whole, delta in zip(self.mean, away, strict=True):

@@ -2,7 +2,8 @@
 
 Affinities are mined over all training rows from a fused embedding, and the cross-covariance is taken between a row
 and its partner's *neighbourhood* instead of the partner itself. A wrong pair then counts only through its
-neighbours, which is why the method stands up to wrong pairs, and a row that lacks a modality still takes part.
+neighbours, which is why the method stands up to wrong pairs, and a row that lacks a modality still takes part. Pairs
+that are known to be doubtful have weights; a pair of weight 0 is two clips that lack a modality each.
 """
 
 from __future__ import annotations
@@ -38,12 +39,42 @@ def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -
     return F.normalize(torch.stack(parts).sum(0), dim=1)
 
 
-def top_neighbours(t: Tensor, k: int, *, block: int = 512) -> tuple[Tensor, Tensor]:
+def ends(z: Mapping[str, Tensor], weight: Tensor, present: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """The two ends of weighted pairs: each modality fused with the other, as far as the pair is trusted.
+
+    ``norm(z_1 + w z_2)`` and ``norm(w z_1 + z_2)`` of the unit rows; both are ``fuse`` where the weight w is 1.
+
+    Args:
+        z: two modalities, each of shape (n, dim).
+        weight: w, shape (n,), in [0, 1]; 1 where a row lacks a modality.
+        present: modality -> rows that have it, shape (n,); all where not given.
+
+    Returns:
+        Shape (n, dim) each.
+
+    >>> z = {"audio": torch.tensor([[3.0, 0.0], [1.0, 0.0]]), "visual": torch.tensor([[0.0, 1.0], [0.0, 1.0]])}
+    >>> heard, seen = ends(z, torch.tensor([1.0, 0.0]))
+    >>> heard.equal(seen), heard[0].equal(fuse(z)[0])
+    (False, True)
+    >>> torch.stack([heard[1], seen[1]])
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    units = []
+    for name, rows in z.items():
+        unit = F.normalize(rows, dim=1)  # (n, dim)
+        units.append(unit if present is None else torch.where(present[name][:, None], unit, 0.0))
+    (first, second), w = units, weight[:, None].to(units[0])
+    return F.normalize(first + w * second, dim=1), F.normalize(w * first + second, dim=1)
+
+
+def top_neighbours(t: Tensor, k: int, *, among: Tensor | None = None, block: int = 512) -> tuple[Tensor, Tensor]:
     """The k most similar other rows of each row of a unit-norm embedding, exactly, in blocks of rows.
 
     Args:
         t: fused embedding, shape (n, dim), unit rows (zero rows allowed).
         k: neighbours a row; at most n - 1 are returned.
+        among: what is searched, shape (n, dim), row by row of the same clips; ``t`` itself where not given.
 
     Returns:
         Cosines and row numbers, both of shape (n, min(k, n - 1)), each row descending. A zero row is nobody's
@@ -54,26 +85,28 @@ def top_neighbours(t: Tensor, k: int, *, block: int = 512) -> tuple[Tensor, Tens
     >>> index.flatten()
     tensor([1, 0, 1])
     """
-    n = len(t)
+    n, gallery = len(t), t if among is None else among
     k = min(k, n - 1)
-    alive = t.any(1)
+    alive, found = t.any(1), gallery.any(1)
     values, indices = [], []
     for start in range(0, n, block):
-        cosine = t[start : start + block] @ t.T  # (b, n)
+        cosine = t[start : start + block] @ gallery.T  # (b, n)
         rows = torch.arange(len(cosine), device=t.device)
         cosine[rows, rows + start] = -torch.inf
         cosine[~alive[start : start + block]] = -torch.inf
-        cosine[:, ~alive] = -torch.inf
+        cosine[:, ~found] = -torch.inf
         top = cosine.topk(k, dim=1)
         values.append(top.values)
         indices.append(top.indices)
     return torch.cat(values), torch.cat(indices)
 
 
-def smoothing_operator(t: Tensor, k: int, tau: float) -> Tensor:
+def smoothing_operator(t: Tensor, k: int, tau: float, *, other: Tensor | None = None) -> Tensor:
     r"""Symmetric normalised affinity :math:`D^{-1/2} S D^{-1/2}` over all rows, sparse, shape (n, n).
 
-    ``S`` is the symmetrised softmax at temperature ``tau`` over each row's top ``k`` cosines, itself excluded.
+    ``S`` is the symmetrised softmax at temperature ``tau`` over each row's top ``k`` cosines, itself excluded. Of
+    weighted pairs it is between the one end and the other, :math:`(A + B^\top) / 2` with the softmax A over the rows
+    of ``t`` among ``other`` and B over those of ``other`` among ``t``, and its degrees are those of either side.
 
     >>> t = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
     >>> smoothing_operator(t, k=1, tau=0.1).to_dense()
@@ -83,16 +116,27 @@ def smoothing_operator(t: Tensor, k: int, tau: float) -> Tensor:
             [0., 0., 1., 0.]], dtype=torch.float64)
     """
     n = len(t)
-    cosine, index = top_neighbours(t, k)  # (n, k)
-    weight = torch.where(cosine.isfinite(), torch.softmax(cosine / tau, dim=1), 0.0)
-    rows = torch.arange(n, device=t.device).repeat_interleave(index.shape[1])
-    cols, half = index.flatten(), weight.flatten().double() / 2
-    rows, cols = torch.cat([rows, cols]), torch.cat([cols, rows])
-    degree = torch.zeros(n, dtype=torch.float64, device=t.device).index_add_(0, rows, torch.cat([half, half]))
-    scale = degree.clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
-    values = torch.cat([half, half]) * scale[rows] * scale[cols]
+    there, half = _affinities(t, k, tau, other)  # (n * k,) each
+    back, half_back = (there, half) if other is None else _affinities(other, k, tau, t)
+    of = torch.arange(n, device=t.device).repeat_interleave(len(there) // n)
+    rows, cols, values = torch.cat([of, back]), torch.cat([there, of]), torch.cat([half, half_back])
+    scale = _scale(values, rows, n)
+    values = values * scale[rows] * (scale if other is None else _scale(values, cols, n))[cols]
     pairs = torch.stack([rows, cols])
     return torch.sparse_coo_tensor(pairs, values, (n, n), check_invariants=False).coalesce()
+
+
+def _affinities(t: Tensor, k: int, tau: float, among: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Each row's neighbours and half of their affinities, one row after the other, (n * k,)."""
+    cosine, index = top_neighbours(t, k, among=among)  # (n, k)
+    weight = torch.where(cosine.isfinite(), torch.softmax(cosine / tau, dim=1), 0.0)
+    return index.flatten(), weight.flatten().double() / 2
+
+
+def _scale(values: Tensor, side: Tensor, n: int) -> Tensor:
+    """One over the root of the degree of each of n clips on one side of the affinities."""
+    degree = torch.zeros(n, dtype=torch.float64, device=values.device).index_add_(0, side, values)
+    return degree.clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
 
 
 def smoothed_cca(
@@ -105,6 +149,7 @@ def smoothed_cca(
     hops: int = 1,
     rounds: int = ROUNDS,
     present: Mapping[str, Tensor] | None = None,
+    weight: Tensor | None = None,
     scale: bool = True,
     moments: Covariances | None = None,
     background: Covariances | None = None,
@@ -115,8 +160,9 @@ def smoothed_cca(
     The pairs' own share :math:`q = k / (k + n)` is next to nothing for many rows; for few it keeps the solution near
     ridge CCA: where nearly all rows are neighbours of each other, neighbourhoods say little and are badly mined.
 
-    Starts from ridge CCA on the pairs, mines ``W`` over all rows, solves, mines again. The smoothed modality needs no
-    second centring: the other is centred, so a constant shift drops out of the product.
+    Starts from ridge CCA on the pairs, mines ``W`` over all rows, solves, mines again. Of weighted pairs ``W`` is
+    between their two ends (``ends``), and their own cross-covariance is the weighted one. The smoothed modality needs
+    no second centring: the other is centred, so a constant shift drops out of the product.
 
     Args:
         x: two modalities, standardised, each of shape (n, d_m).
@@ -127,8 +173,9 @@ def smoothed_cca(
         hops: h, how many steps the affinities are followed, as that many sparse products.
         rounds: how often to mine and solve.
         present: modality -> rows that have it, shape (n,).
+        weight: the chance of each pair that it is right, shape (n,); 1 where not given.
         scale: see ``ridge_cca``.
-        moments: covariances of all rows where ``x`` is a sample of them; those of ``x`` where not given.
+        moments: covariances of all rows where ``x`` is a sample of them, so weighted; those of ``x`` where not given.
         background: covariances of background pairs, towards which all others are drawn; see ``blended``.
         share: of the background.
 
@@ -138,12 +185,12 @@ def smoothed_cca(
     >>> maps("audio", x["audio"]).shape
     torch.Size([300, 2])
     """
-    moments = moments or covariances(x, present)
+    moments = moments or covariances(x, present, weight)
     drawn = blended(moments, background, share)
     factors = whitening(drawn.within, ridge)
     maps = solve_whitened(drawn, factors, dim, scale=scale)
     first, second = x
-    # W is symmetric, so either side may be smoothed: that with fewer columns.
+    # Either side may be smoothed, by W or its transpose: that with fewer columns.
     narrow = min(x, key=lambda m: x[m].shape[1])
     wide = second if narrow == first else first
 
@@ -152,8 +199,13 @@ def smoothed_cca(
         return kept if present is None else torch.where(present[m][rows, None], kept, 0.0)
 
     for _ in range(rounds):
-        fused = fuse({m: maps(m, rows) for m, rows in x.items()}, present)
-        operator = smoothing_operator(fused, k, tau)
+        z = {m: maps(m, rows) for m, rows in x.items()}
+        if weight is None:
+            operator = smoothing_operator(fuse(z, present), k, tau)
+        else:
+            one, other = ends(z, weight, present)
+            operator = smoothing_operator(one, k, tau, other=other)
+            operator = operator.T.coalesce() if narrow == first else operator
         smoothed = centred(narrow, slice(None))  # (n, d of the narrow)
         for _ in range(hops):
             smoothed = torch.sparse.mm(operator, smoothed)

@@ -19,6 +19,7 @@ def correlation_loss(
     ridge: float = 1e-2,
     form: Literal["singular", "frobenius"] = "singular",
     valid: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""One minus the mean canonical correlation of two views. Minimised; lies in [0, 1].
 
@@ -36,6 +37,8 @@ def correlation_loss(
         ridge: r, relative to the mean eigenvalue. ``gradcheck`` holds from 1e-3 up.
         form: which sum of correlations.
         valid: rows that have both modalities, shape (n,), bool; the others take no part.
+        weight: of each pair in :math:`C_{12}`, shape (n,): its chance of being right. What a modality holds does not
+            depend on its partner, so that the other covariances stay as they are.
 
     Returns:
         Scalar in the type of ``z1``; not a number where a covariance is singular (only at a ridge near 0).
@@ -56,7 +59,7 @@ def correlation_loss(
     >>> bool(correlation_loss(z, mixed, ridge=0).abs() < 1e-6), bool(correlation_loss(z, other) > 0.9)
     (True, True)
     """
-    loss: Tensor = _Correlation.apply(z1, z2, ridge, form, valid)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Correlation.apply(z1, z2, ridge, form, valid, weight)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -70,12 +73,15 @@ class _Correlation(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z1: Tensor, z2: Tensor, ridge: float, form: str, valid: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, z1: Tensor, z2: Tensor, ridge: float, form: str, valid: Tensor | None, weight: Tensor | None
+    ) -> Tensor:
         with torch.autocast(z1.device.type, enabled=False):
             a, count = _centred(z1.double(), valid)  # (n, d), scalar
             b, _ = _centred(z2.double(), valid)  # (n, d)
             l1, l2 = _cholesky(a.T @ a / count, ridge), _cholesky(b.T @ b / count, ridge)  # (d, d)
-            half = torch.linalg.solve_triangular(l1, a.T @ b / count, upper=False)  # (d, d)
+            paired_a, paired_b = _weighted(a, valid, weight), _weighted(b, valid, weight)  # (n, d)
+            half = torch.linalg.solve_triangular(l1, paired_a.T @ b / count, upper=False)  # (d, d)
             t = torch.linalg.solve_triangular(l2, half.T, upper=False).T  # (d, d)
             if form == "frobenius":
                 total, m = t.square().sum(), 2 * t
@@ -87,13 +93,16 @@ class _Correlation(torch.autograd.Function):
             cross = torch.linalg.solve_triangular(l1.T, right, upper=True)  # (d, d)
             slopes = []
             for own, other, by_cross, factor, square in (
-                (a, b, cross.T, l1, m @ t.T),
-                (b, a, cross, l2, m.T @ t),
+                (a, paired_b, cross.T, l1, m @ t.T),
+                (b, paired_a, cross, l2, m.T @ t),
             ):
                 inner = torch.linalg.solve_triangular(factor, square, upper=False, left=False)
                 within = torch.linalg.solve_triangular(factor.T, inner, upper=True)  # times -1/2, once from each side
                 torch.diagonal(within).add_(ridge / d * torch.diagonal(within).sum())
-                slopes.append(((own @ within - other @ by_cross) / (d * count)).to(z1.dtype))  # (n, d)
+                slope = (own @ within - other @ by_cross) / (d * count)  # (n, d)
+                if weight is not None:  # else it is centred already, as both factors are
+                    slope, _ = _centred(slope, valid)
+                slopes.append(slope.to(z1.dtype))
             ctx.save_for_backward(*slopes)
             loss: Tensor = (1 - total / d).to(z1.dtype)
             return loss
@@ -102,7 +111,7 @@ class _Correlation(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         first, second = ctx.saved_tensors
-        return gradient * first, gradient * second, None, None, None
+        return gradient * first, gradient * second, None, None, None, None
 
 
 def _centred(z: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | int]:
@@ -111,6 +120,15 @@ def _centred(z: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | int]:
     keep, count = valid[:, None], valid.sum().clamp(min=1)
     z = torch.where(keep, z, 0.0)
     return torch.where(keep, z - z.sum(0) / count, 0.0), count
+
+
+def _weighted(rows: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+    """Rows (n, d) times their weights, of mean 1 over the valid rows."""
+    if weight is None:
+        return rows
+    w = weight.to(rows) if valid is None else torch.where(valid, weight.to(rows), 0.0)  # (n,)
+    count = len(w) if valid is None else valid.sum()
+    return rows * (w * count / w.sum().clamp(min=torch.finfo(w.dtype).tiny))[:, None]
 
 
 def _cholesky(cov: Tensor, ridge: float) -> Tensor:

@@ -23,7 +23,7 @@ from hscmae.artifact import read_artifact, read_seen, replace_artifact, write_ar
 from hscmae.config import dotted_names, flatten
 from hscmae.data.coercion import as_features
 from hscmae.data.fingerprint import Fingerprint, fingerprint
-from hscmae.data.pairs import BoolArray, FloatArray, IntArray, Pairs
+from hscmae.data.pairs import BoolArray, Float64Array, FloatArray, IntArray, Pairs
 from hscmae.data.pooling import How, pool_steps
 from hscmae.data.recipe import Recipe
 from hscmae.data.scaling import Standardizer
@@ -33,7 +33,7 @@ from hscmae.evaluation.selection import mutual_knn
 from hscmae.linear.cca import Covariances
 from hscmae.linear.smoothing import fuse
 from hscmae.methods.estimator import Estimator
-from hscmae.methods.moments import fit_scalers, raw_covariances, standardised
+from hscmae.methods.moments import doubt, fit_scalers, raw_covariances, standardised
 from hscmae.nn.anchors import attend
 from hscmae.notebook import table
 from hscmae.streams import generator
@@ -66,6 +66,7 @@ class Method(Estimator, ABC):
     seen_: Fingerprint | None = None
     recipe_: Recipe | None = None
     _raw_background: Covariances | None = None
+    _chance: Float64Array | None = None  # of each pair that it is right, while fitting
 
     def fit(
         self,
@@ -129,8 +130,11 @@ class Method(Estimator, ABC):
         self.dims_ = pairs.dims
         self.summary_ = {"rows": len(rows), "complete_pairs": complete}
         self._raw_background = None if background is None else self._background_covariances(Pairs.of(background))
+        if getattr(self.config, "weigh_pairs", False):
+            self._chance, told = doubt(pairs.pooled(), rows, self.config.seed)
+            self.summary_ |= told
         self._fit(pairs, rows, run=run, resume=resume, progress=progress)
-        self._raw_background = None
+        self._raw_background = self._chance = None
         # As a file gives it back, row by row from an aligned address: other strides may round otherwise.
         self._restore({name: _as_loaded(value) for name, value in self._tensors().items()})
         self.anchors_ = self._fit_anchors(pairs, rows)

@@ -41,7 +41,7 @@ def choose_ridge(
     """
     agreement: dict[float, list[torch.Tensor]] = {ridge: [] for ridge in RIDGES}
     for fit, held_out in folds(rows, seed):
-        moments = covariances(fit.x, fit.present)
+        moments = covariances(fit.x, fit.present, fit.weight)
         for ridge in RIDGES:
             maps = solve(fit, ridge, moments)
             first, second = (maps(m, x).cpu().numpy() for m, x in held_out.x.items())
@@ -71,7 +71,7 @@ def anchors_help(
     """
     leads = []
     for fit, held_out in folds(rows, seed):
-        maps = solve(fit, covariances(fit.x, fit.present))
+        maps = solve(fit, covariances(fit.x, fit.present, fit.weight))
         known = fuse({m: maps(m, x).float() for m, x in fit.x.items()}, fit.present)[: anchors.rows]
         plain = {m: maps(m, x).float() for m, x in held_out.x.items()}
         drawn = {m: attend(z, known, tau=anchors.tau, share=anchors.share) for m, z in plain.items()}
@@ -100,4 +100,5 @@ def folds(rows: Batch, seed: int) -> Iterator[tuple[Batch, Batch]]:
 
 def _take(rows: Batch, index: torch.Tensor) -> Batch:
     x, present = ({m: v[index] for m, v in part.items()} for part in (rows.x, rows.present))
-    return Batch(x, present, rows.rows[index])
+    weight = None if rows.weight is None else rows.weight[index]
+    return Batch(x, present, rows.rows[index], weight=weight)

@@ -145,7 +145,7 @@ class DeepMethod(Method):
     def _fit_inputs(self, pairs: Pairs, rows: npt.NDArray[np.intp], device: torch.device) -> Features:
         """The given rows as the network sees them, by scalers and views fitted on them."""
         self.scalers_ = self._fit_scalers(pairs, rows)
-        features = Features(pairs, rows, self.scalers_, device)
+        features = Features(pairs, rows, self.scalers_, device, chance=self._chance)
         self.views_ = {}
         if not self._through_kernel:
             return features
@@ -287,7 +287,8 @@ class DeepMethod(Method):
         rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head"))
         z = {m: objective.embed(m, x, rows.valid.get(m)).cpu() for m, x in rows.x.items()}
         present = {m: p.cpu() for m, p in rows.present.items()}
-        return ridge_cca(covariances(z, present), self.config.dim, self.config.head.ridge)
+        weight = None if rows.weight is None else rows.weight.cpu()
+        return ridge_cca(covariances(z, present, weight), self.config.dim, self.config.head.ridge)
 
     def _embed(self, modality: str, x: Tensor) -> Tensor:
         z = self.network_.tower(modality)(self.views_[modality](x) if modality in self.views_ else x)

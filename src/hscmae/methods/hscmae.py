@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hscmae.config import MIN_STEPS, PRESETS, HSCMAEConfig
 from hscmae.linear.cca import CanonicalMaps, Covariances, blended, covariances, ridge_cca
-from hscmae.linear.smoothing import MAX_ROWS, fuse, smoothed_cca
+from hscmae.linear.smoothing import MAX_ROWS, ends, fuse, smoothed_cca
 from hscmae.losses.affinity import mine_neighbours
 from hscmae.losses.contrastive import affinity_infonce
 from hscmae.losses.correlation import correlation_loss
@@ -44,10 +44,11 @@ STEPS_BY_ROWS = 6.0
 class HSCMAEObjective(Objective):
     """Student, teacher, memory, head and loss weights of one training phase."""
 
+    chance: Tensor | None
     head_mean: Tensor
     head_weight: Tensor
 
-    def __init__(self, config: HSCMAEConfig, network: Network, rows: int) -> None:
+    def __init__(self, config: HSCMAEConfig, network: Network, rows: int, chance: Tensor | None = None) -> None:
         super().__init__()
         loss = config.loss
         self.config = config
@@ -71,6 +72,8 @@ class HSCMAEObjective(Objective):
         self.capturable = not singular and not config.affinity.warmup
         size = {"batch": 0, "queue": config.affinity.queue_size, "train": rows}[config.affinity.source]
         self.memory = Memory(len(self.modalities), size, config.dim)
+        # Of each training pair that it is right, (rows,). Not saved: it comes with the rows.
+        self.register_buffer("chance", chance, persistent=False)
         self.register_buffer("head_mean", torch.zeros(len(self.modalities), config.dim))
         self.register_buffer("head_weight", torch.eye(config.dim).repeat(len(self.modalities), 1, 1))
 
@@ -105,7 +108,10 @@ class HSCMAEObjective(Objective):
         if "global" in self.active:
             z = batch.gather({m: full_precision(rows) for m, rows in own.items()})  # (n, dim)
             paired = None if batch.complete else present[a] & present[v]  # (n,)
-            losses["global"] = correlation_loss(z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired)
+            weight = None if self.chance is None else self.chance[rows]  # (n,)
+            losses["global"] = correlation_loss(
+                z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired, weight=weight
+            )
         if self.active & {"local", "distill"}:
             # (b, dim)
             through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
@@ -163,18 +169,22 @@ class HSCMAEObjective(Objective):
         # All of the global batch are keys, this process's rows the queries.
         a, v = self.modalities
         c, own = self.config.affinity, batch.own
-        fused = fuse(teacher, present)  # (n, dim)
         memory = {m: self._through_head(i, self.memory.z[i]) for i, m in enumerate(self.modalities)}  # (size, dim)
         # A clip of this batch is a key of the student's already: what the memory holds of it would count twice.
         elsewhere = self.memory.without(rows)  # (size,)
         stored = {m: self.memory.present[i] & elsewhere for i, m in enumerate(self.modalities)}  # (size,)
-        candidates = torch.cat([fused, fuse(memory, stored)])  # (n + size, dim)
-        itself = torch.arange(own.start, own.stop, device=fused.device)  # (b,)
-        neighbours = mine_neighbours(fused[own], candidates, itself, k=c.k, tau=c.tau_teacher)  # (b, k)
-        directions = []
+        # By either end, (n + size, dim): the same where no pair is doubted, and so are the neighbours.
+        here, there = self._ends(teacher, present, rows), self._ends(memory, stored, self.memory.rows)
+        fused = {m: torch.cat([here[m], there[m]]) for m in (a, v)}
+        itself = torch.arange(own.start, own.stop, device=rows.device)  # (b,)
+        directions, neighbours = [], None
         for query, other in ((a, v), (v, a)):
+            if neighbours is None or self.chance is not None:
+                neighbours = mine_neighbours(  # (b, k)
+                    fused[query][own], fused[other], itself, k=c.k, tau=c.tau_teacher
+                )
             if c.keys == "teacher":
-                keys, valid = candidates, candidates.any(1)
+                keys, valid = fused[other], fused[other].any(1)
             else:
                 keys = torch.cat([student[other], memory[other]])  # (n + size, dim)
                 valid = torch.cat([present[other], stored[other]])  # (n + size,)
@@ -193,6 +203,12 @@ class HSCMAEObjective(Objective):
                 )
             )
         return torch.stack(directions).mean()
+
+    def _ends(self, z: Mapping[str, Tensor], present: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """Fused embeddings of training rows, (n, dim), by the modality that they are seen from."""
+        if self.chance is None:
+            return dict.fromkeys(self.modalities, fuse(z, present))
+        return dict(zip(self.modalities, ends(z, self.chance[rows], present), strict=True))
 
     def _distil(self, student: Tensor, teacher: Tensor, present: Tensor, batch: Batch) -> Tensor:
         own = batch.own
@@ -239,7 +255,7 @@ class HSCMAEObjective(Objective):
         # A head that jumps between refits would move the student's target: it is turned onto the previous one.
         rows = features.sample(HEAD_ROWS, generator(self.config.seed, "head", step))
         z = {m: self.embed(m, rows.x[m], rows.valid.get(m)) for m in self.modalities}
-        maps = ridge_cca(covariances(z, rows.present), self.config.dim, self.config.head.ridge)
+        maps = ridge_cca(covariances(z, rows.present, rows.weight), self.config.dim, self.config.head.ridge)
         overlap = torch.zeros_like(self.head_weight[0], dtype=torch.float64)
         for i, m in enumerate(self.modalities):
             overlap += maps(m, z[m]).double().T @ self._through_head(i, z[m]).double()
@@ -307,10 +323,10 @@ class HSCMAE(DeepMethod):
         network = self._network()
         if prepared:
             rows = self._warm_rows(features)
-            moments = covariances(rows.x, rows.present)
+            moments = covariances(rows.x, rows.present, rows.weight)
             maps = self._closed_form(rows, prepared["warm_start_ridge"], moments)
             network.warm_start(unit_size(maps, rows))
-        return HSCMAEObjective(self.config, network, len(features)).to(features.device)
+        return HSCMAEObjective(self.config, network, len(features), features.weight).to(features.device)
 
     def _closed_form(self, rows: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
         w, background, share = self.config.warm_start, self._background(), background_share(len(rows.rows))
@@ -323,6 +339,7 @@ class HSCMAE(DeepMethod):
             k=w.k,
             tau=w.tau,
             present=rows.present,
+            weight=rows.weight,
             moments=moments,
             background=background,
             share=share,

@@ -51,10 +51,10 @@ class KernelCCA(RidgeCCA):
     ) -> None:
         c = self.config
         self.scalers_ = self._fit_scalers(pairs, rows)
-        features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
+        features = Features(pairs, rows, self.scalers_, torch.device("cpu"), chance=self._chance)
         views = kernel_views(features, c, c.seed)
         training = features.through(views).sample(MAX_ROWS, generator(c.seed, "closed form"))
-        maps = self._solve(training, covariances(training.x, training.present))
+        maps = self._solve(training, covariances(training.x, training.present, training.weight))
         self.kernels_ = {
             m: view.to(torch.float64).then(maps.mean[m], maps.weight[m]).to(torch.float32) for m, view in views.items()
         }

@@ -38,12 +38,12 @@ class LinearMethod(Method):
     def _fit(
         self, pairs: Pairs, rows: npt.NDArray[np.intp], *, run: Path | None, resume: bool, progress: Progress | None
     ) -> None:
-        moments = raw_covariances(pairs, rows, self.vector_pooling)
+        moments = raw_covariances(pairs, rows, self.vector_pooling, self._chance)
         drawn = blended(moments, self._raw_background, background_share(len(rows)))
         self.scalers_ = {
             m: standardizer_of(mean.numpy(), drawn.within[m].diagonal().numpy()) for m, mean in moments.mean.items()
         }
-        features = Features(pairs, rows, self.scalers_, torch.device("cpu"))
+        features = Features(pairs, rows, self.scalers_, torch.device("cpu"), chance=self._chance)
         training = features.sample(MAX_ROWS, generator(self.config.seed, "closed form"))
         maps = self._solve(training, standardised(moments, self.scalers_))
         mean, weight = ({m: v.float() for m, v in part.items()} for part in (maps.mean, maps.weight))
@@ -163,6 +163,7 @@ class RidgeCCAConfig(CCAConfig):
     dim: Dimension = Field(64, description="embedding dimension")
     ridge: float = Field(0.0, ge=0, description="ridge relative to the mean eigenvalue; 0: chosen on held-out pairs")
     scale: bool = Field(True, description="weigh each direction by its correlation")
+    weigh_pairs: bool = Field(False, description="count a pair by the chance that it is right")
 
 
 class RidgeCCA(CCA):
@@ -209,6 +210,7 @@ class SmoothedCCA(RidgeCCA):
             tau=c.tau,
             hops=c.hops,
             present=training.present,
+            weight=training.weight,
             scale=c.scale,
             moments=moments,
             background=self._background(),

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from hscmae.data.pairs import Pairs
+from hscmae.data.pairs import Float64Array, Pairs
 from hscmae.data.pooling import How
 from hscmae.data.scaling import Moments, Standardizer, standardizer_of
-from hscmae.linear.cca import Covariances, stream_covariances
+from hscmae.linear.agreement import MIN_PAIRS, chance_right, cross_fit, random_better, wrong_share, wrong_share_interval
+from hscmae.linear.cca import Covariances, Rows, stream_covariances
+from hscmae.training import distributed
 from hscmae.training.features import row_blocks
 
 BACKGROUND_ROWS = 1000  # for how many training rows background pairs count; why so many, see docs/background.md
@@ -23,15 +24,56 @@ def background_share(rows: int) -> float:
     return BACKGROUND_ROWS / (BACKGROUND_ROWS + rows)
 
 
-def raw_covariances(pairs: Pairs, rows: npt.NDArray[np.intp], how: How) -> Covariances:
-    """Covariances of the features of the given rows, sequences pooled, in one pass over them."""
+def raw_covariances(
+    pairs: Pairs, rows: npt.NDArray[np.intp], how: How, chance: Float64Array | None = None
+) -> Covariances:
+    """Covariances of the features of the given rows, sequences pooled, in one pass over them.
 
-    def blocks() -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    ``chance`` of shape (len(pairs),) weighs the pairs in the cross-covariance.
+    """
+
+    def blocks() -> Iterator[Rows]:
+        done = 0
         for x, present in row_blocks(pairs, rows, how):
             doubles = {m: torch.from_numpy(values.astype(np.float64)) for m, values in x.items()}
-            yield doubles, {m: torch.from_numpy(values) for m, values in present.items()}
+            here = rows[done : done + len(next(iter(doubles.values())))]
+            weight = None if chance is None else torch.from_numpy(chance[here])
+            yield doubles, {m: torch.from_numpy(values) for m, values in present.items()}, weight
+            done += len(here)
 
     return stream_covariances(blocks())
+
+
+def doubt(
+    pairs: Pairs, rows: npt.NDArray[np.intp], seed: int
+) -> tuple[Float64Array | None, dict[str, float | list[float]]]:
+    """The chance of each pair that it is right, and what is known of the share of wrong ones.
+
+    The share is taken at the lower end of its interval: of few pairs little is sure, and one that is right but doubted
+    costs as much as one that is wrong and believed (``docs/decisions.md``, 2026-11-26). Pairs lack no modality; the
+    others, and all where there are too few to judge, or where none is surely wrong, are not doubted.
+
+    Args:
+        pairs: of vectors, as they are trained on.
+        rows: training rows; no others are looked at.
+        seed: of the cross-fit.
+
+    Returns:
+        Chances, shape (len(pairs),), or ``None`` where nothing is doubted; estimated share and its interval, by name.
+    """
+    paired = rows[pairs.complete()[rows]]
+    if len(paired) < MIN_PAIRS:
+        return None, {}
+    chance, rng = np.ones(len(pairs)), np.random.default_rng(seed)
+    observed, random = cross_fit(pairs.features, paired, rng).agreement()
+    low, high = wrong_share_interval(observed, random, rng)
+    found: dict[str, float | list[float]] = {
+        "wrong_share": round(wrong_share(observed, random), 4),
+        "wrong_share_ci": [round(low, 4), round(high, 4)],
+    }
+    chance[paired] = chance_right(random_better(observed, random), low)
+    distributed.copy_first([torch.from_numpy(chance)])
+    return chance if (chance < 1).any() else None, distributed.first_of(found)
 
 
 def fit_scalers(

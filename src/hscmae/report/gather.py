@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from hscmae.audit import MIN_PAIRS, audit
-from hscmae.data.pairs import BoolArray, IntArray, Labels, Pairs
+from hscmae.audit import audit
+from hscmae.data.pairs import BoolArray, Float64Array, IntArray, Labels, Pairs
 from hscmae.errors import InputError
-from hscmae.evaluation.grid import GRID_BITS, Float64Array, to_grid
+from hscmae.evaluation.grid import GRID_BITS, to_grid
 from hscmae.evaluation.metrics import Rows
 from hscmae.evaluation.retrieval import Direction, Progress, Retrieval
+from hscmae.linear.agreement import MIN_PAIRS
 from hscmae.methods.base import Float32Array, Method
 
 TOP = 10  # results that confusion looks at

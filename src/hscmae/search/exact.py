@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hscmae.data.pairs import BoolArray, IntArray
+from hscmae.data.pairs import BoolArray, Float64Array, IntArray
 from hscmae.errors import InputError, describe_rows
-from hscmae.evaluation.grid import GRID_BITS, Float64Array, as_rows, to_grid
+from hscmae.evaluation.grid import GRID_BITS, as_rows, to_grid
 
 Float32Array = npt.NDArray[np.float32]
 

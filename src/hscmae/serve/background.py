@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hscmae.audit import MIN_PAIRS
 from hscmae.data.store import is_store
 from hscmae.extract.jail import child_environment
+from hscmae.linear.agreement import MIN_PAIRS
 from hscmae.serve.compute import KINDS
 from hscmae.serve.snapshot import Shelf, Snapshot
 

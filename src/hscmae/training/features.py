@@ -36,6 +36,7 @@ class Batch:
         valid: modality -> valid steps, shape (n, t), bool, for sequences alone.
         share: which rows of the global batch these are; ``None`` where they are all of it.
         complete: known to have every modality in every row, so that ``present`` need not be looked at.
+        weight: the chance of each pair that it is right, shape (n,), float32; ``None`` where none is doubted.
     """
 
     x: dict[str, Tensor]
@@ -44,6 +45,7 @@ class Batch:
     valid: dict[str, Tensor] = field(default_factory=dict)
     share: distributed.Share | None = None
     complete: bool = False
+    weight: Tensor | None = None
 
     @property
     def own(self) -> slice:
@@ -80,6 +82,7 @@ class Features:
         scalers: modality -> standardiser fitted on the fit part.
         device: where batches are put.
         views: modality -> kernel map on standardised vectors, for every modality or for none.
+        chance: of each pair of ``pairs`` that it is right, shape (len(pairs),); ``None`` where none is doubted.
     """
 
     def __init__(
@@ -89,9 +92,12 @@ class Features:
         scalers: Mapping[str, Standardizer],
         device: torch.device,
         views: Mapping[str, KernelMap] | None = None,
+        chance: FloatArray | None = None,
     ) -> None:
         self.pairs, self.rows, self.scalers, self.device = pairs, rows, scalers, device
         self.views = {m: view.to(device) for m, view in (views or {}).items()}
+        self.chance = chance
+        self.weight = None if chance is None else torch.from_numpy(chance[rows].astype(np.float32)).to(device)
         self.present = {m: torch.from_numpy(pairs.present[m][rows]).to(device) for m in pairs.modalities}
         self.complete = all(bool(rows_present.all()) for rows_present in self.present.values())
         self.valid = {
@@ -119,7 +125,7 @@ class Features:
 
     def through(self, views: Mapping[str, KernelMap]) -> Features:
         """The same rows, mapped to kernel components."""
-        return Features(self.pairs, self.rows, self.scalers, self.device, views)
+        return Features(self.pairs, self.rows, self.scalers, self.device, views, self.chance)
 
     def _read(self, modality: str, rows: np.ndarray) -> Tensor:
         values = self.scalers[modality].apply(self.columns[modality][rows])
@@ -141,7 +147,8 @@ class Features:
             rows = self.rows[positions.cpu().numpy()]
             x = {m: self._read(m, rows) for m in self.pairs.modalities}
         present, valid = ({m: v[positions] for m, v in part.items()} for part in (self.present, self.valid))
-        return Batch(x, present, positions, valid, complete=self.complete)
+        weight = None if self.weight is None else self.weight[positions]
+        return Batch(x, present, positions, valid, complete=self.complete, weight=weight)
 
     def shared(self, positions: Tensor) -> Batch:
         """This process's rows of the global batch at the given positions, shape (n,)."""
