@@ -95,8 +95,7 @@ def test_a_model_judges_few_pairs_it_has_not_seen() -> None:
     assert with_model > alone + 0.05
 
 
-def test_pairs_may_be_seen_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPEATS", 1)
+def test_pairs_may_be_seen_row_by_row() -> None:
     made = synthetic_pairs(700, dims=DIMS, wrong_pairs=0.0, noise=0.5, silent=0.0, test_share=0.2, seed=2).pairs
     test = made.rows_of("test")
     wrong = np.zeros(len(made), dtype=bool)

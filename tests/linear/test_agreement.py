@@ -52,6 +52,15 @@ def test_share_stays_in_range() -> None:
     assert wrong_share(rng.normal(9.0, 1.0, 2000), random) == 0.0
 
 
+@pytest.mark.parametrize("dims", [(1, 1), (1, 3), (2, 70)])
+def test_narrow_features_have_an_agreement(dims: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    features = {m: rng.normal(size=(100, d)) for m, d in zip(("audio", "visual"), dims, strict=True)}
+    observed, random = cross_fit(features, np.arange(100), rng).agreement()
+    assert np.isfinite(observed).all()
+    assert np.isfinite(random).sum(1).min() >= 3  # the last cell holds four pairs
+
+
 def test_the_interval_holds_the_share_and_narrows() -> None:
     rng = np.random.default_rng(0)
     widths = []

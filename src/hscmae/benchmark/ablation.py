@@ -49,6 +49,8 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("view", "without the kernel view", {"view.kind": "linear"}),
     ("view", "without the linear kernel", {"view.linear": 0.0}),
     ("mask", "one mask ratio for all", {"masking.spread": 0.0}),
+    ("doubt", "every pair counts alike", {"weigh_pairs": False}),
+    ("doubt", "pairs count by their chance", {"weigh_pairs": True}),
     ("anchors", "without anchors", {"anchors.share": 0.0}),
     ("anchors", "with anchors", {"anchors.share": 0.6}),
     ("warm-start", "random start", {"warm_start.kind": "none"}),

@@ -31,7 +31,7 @@ LANDMARKS, RANK, FIT_ROWS = 2000, 300, 5000
 HELD_ROWS = 10_000  # rows that maps are solved on are drawn from so many, whose components are held in memory
 BLOCK = 4096  # rows scored at a time
 DIM, RIDGE, NEIGHBOURS, TAU = 64, 3.0, 50, 0.1
-MAX_CORRELATION = 0.999
+MIN_CORRELATION, MAX_CORRELATION = 1e-6, 0.999  # below: directions that narrow features do not have
 TAIL = np.arange(0.10, 0.71, 0.05)
 RESAMPLES = 1000
 LEAST_P = 1e-9  # no random pair was better: as near to 0 as keeps a density finite
@@ -201,6 +201,7 @@ def cross_fit(
     rows: npt.NDArray[np.intp],
     rng: np.random.Generator,
     progress: Progress | None = None,
+    repeats: int = REPEATS,
 ) -> Cells:
     """The cross-fitted agreement of the given rows, which have both modalities, at least ``MIN_PAIRS`` of them.
 
@@ -214,6 +215,7 @@ def cross_fit(
         rows: which of the n rows.
         rng: of partitions, landmarks and random pairs.
         progress: called with a stage's name, what is done and what there is.
+        repeats: number of partitions.
     """
     n = len(rows)
     held = np.arange(n) if n <= HELD_ROWS else np.sort(rng.permutation(n)[:HELD_ROWS])
@@ -239,7 +241,7 @@ def cross_fit(
     valid = (np.arange(table.size) < n).reshape(table.shape)
     folds: list[npt.NDArray[np.intp]] = []
     scores: list[list[Callable[[Mapping[str, Tensor]], Float64Array]]] = []
-    for repeat in range(REPEATS):
+    for repeat in range(repeats):
         fold = rng.permutation(len(table)) % min(FOLDS, len(table) // 2)  # (cells,)
         folds.append(fold)
         scores.append([])
@@ -248,9 +250,9 @@ def cross_fit(
             fit = torch.from_numpy(place[rng.permutation(others[place[others] >= 0])[:FIT_ROWS]])
             scores[repeat].append(_solve({m: z[fit] for m, z in x.items()}))
             if progress is not None:
-                progress("solve maps", repeat * (fold.max() + 1) + f + 1, REPEATS * (fold.max() + 1))
+                progress("solve maps", repeat * (fold.max() + 1) + f + 1, repeats * (fold.max() + 1))
 
-    found = np.empty((REPEATS, 2, *table.shape, CELL))  # (repeats, scores, cells, CELL, CELL)
+    found = np.empty((repeats, 2, *table.shape, CELL))  # (repeats, scores, cells, CELL, CELL)
     for start in range(0, len(table), BLOCK // CELL):
         here = slice(start, start + BLOCK // CELL)
         z = {m: components(m, table[here]) for m in features}
@@ -268,7 +270,7 @@ def cross_fit(
         for f in range(fold.max() + 1):
             inside = fold == f
             for agreement in found[repeat]:
-                cells.total[inside] += _standardised(agreement[inside], random[inside]) / (2 * REPEATS)
+                cells.total[inside] += _standardised(agreement[inside], random[inside]) / (2 * repeats)
     return cells
 
 
@@ -286,15 +288,16 @@ def _solve(fit: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], Float6
     """
     ridge = ridge_cca(covariances(fit), DIM, RIDGE)
     smoothed = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU)
-    spread = {m: smoothed(m, z).std(0).clamp(min=TINY) for m, z in fit.items()}
-    c = smoothed.correlation.clamp(max=MAX_CORRELATION)
+    kept = smoothed.correlation > MIN_CORRELATION
+    c = smoothed.correlation[kept].clamp(max=MAX_CORRELATION)
+    spread = {m: smoothed(m, z)[:, kept].std(0).clamp(min=TINY) for m, z in fit.items()}
 
     def score(cells: Mapping[str, Tensor]) -> Float64Array:
         a, v = (F.normalize(ridge(m, z), dim=2) for m, z in cells.items())
         cosine = a @ v.mT
         # Canonical variates of unit variance and correlation c: log p(a, v) / p(a) p(v) is, up to a constant,
         # sum (c a v - c^2 (a^2 + v^2) / 2) / (1 - c^2).
-        a, v = (smoothed(m, z) / spread[m] for m, z in cells.items())
+        a, v = (smoothed(m, z)[..., kept] / spread[m] for m, z in cells.items())
         own = c.square() / (1 - c.square()) / 2
         ratio = (a * c / (1 - c.square())) @ v.mT - (a.square() @ own)[:, :, None] - (v.square() @ own)[:, None, :]
         both: Float64Array = torch.stack([cosine, ratio]).numpy()
