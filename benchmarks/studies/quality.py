@@ -242,8 +242,8 @@ def write_document(output: Path) -> None:
         "out a fifth of the clips by id hash (of the pictures, recordings or corpora where rows belong together).",
         f"Every method is measured on the first cut; on others, where it reached {NEAR:.0%} of HSC-MAE's mAP there.",
         f"HSC-MAE's settings were chosen on training rows of the other tasks; {confirmed} were not used to choose (*).",
-        "*+ anchors*, *weights of pairs*, *+ kernel view*: a rival that is given these parts of HSC-MAE; a kernel method with "
-        "anchors has its kernel, too.",
+        "*+ anchors*, *weights of pairs*, *+ kernel view*: a rival that is given these parts of HSC-MAE as well; a",
+        "kernel method with them has its kernel, too.",
         "Seconds are those of a busy machine; [performance.md](performance.md) has times that can be compared.",
         "",
         tasks_table(output),
