@@ -191,6 +191,7 @@ class HSCMAEConfig(DeepConfig):
     loss: Loss = Loss()
     warm_start: WarmStart = WarmStart()
     anchors: Anchors = Anchors(share=0.6)
+    training: Training = Training(patience=5)
     weigh_pairs: bool = Field(True, description="count a pair by the chance that it is right")
 
 
@@ -221,7 +222,7 @@ PAPER: dict[str, Any] = {
     "warm_start": {"kind": "none"},
     "head": {"final": True, "ridge": 1.0},
     "anchors": {"share": 0.0},
-    "training": {"lr": 1e-3},
+    "training": {"lr": 1e-3, "patience": 10},
 }
 # Chosen without labels on 1,303 YouTube-8M clips: `hscmae tune FILE --preset paper --set network.depth=1 --trials 10`.
 TUNED: dict[str, Any] = {
