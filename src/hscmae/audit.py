@@ -17,7 +17,7 @@ from hscmae.data.pairs import BoolArray, Float64Array, Pairs
 from hscmae.data.table import non_finite_rows
 from hscmae.errors import InputError, describe_rows
 from hscmae.evaluation.retrieval import Embedder, Progress
-from hscmae.linear.agreement import MIN_PAIRS, cross_fit, random_better, wrong_share, wrong_share_interval
+from hscmae.linear.agreement import MIN_PAIRS, cross_fit, random_better, wrong_share, wrong_share_quantiles
 
 BLOCK = 4096  # rows looked at at a time
 
@@ -116,7 +116,7 @@ def audit(
         z = {m: method.embed(m, given.features[m], present=complete, lengths=given.lengths.get(m)) for m in pairs.dims}
         cells.add_cosines({m: x[rows] for m, x in z.items()}, unseen[rows])
     observed, random = cells.agreement()
-    interval = wrong_share_interval(observed, random, rng)
+    low, high = wrong_share_quantiles(observed, random, rng)
 
     n = len(pairs)
     score, better, rank = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.intp)
@@ -125,7 +125,7 @@ def audit(
     rank[rows[np.argsort(-score[rows], kind="stable")]] = np.arange(1, len(rows) + 1)
     unscored = {row: _reason(pairs, usable, row) for row in np.flatnonzero(rank == 0).tolist()}
     share = wrong_share(observed, random)
-    return Audit(pairs.ids, score, rank, better, unscored, share, interval, int((complete & ~unseen).sum()))
+    return Audit(pairs.ids, score, rank, better, unscored, share, (low, high), int((complete & ~unseen).sum()))
 
 
 def _comparable(method: Embedder, pairs: Pairs) -> Pairs:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from data import test_datasets
 from hscmae.data.convert import export
 from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Labels, Pairs
@@ -66,6 +67,10 @@ def clips(path: Path) -> None:
             np.save(path / m / f"clip{i}.npy", np.ones((i + 1, d), np.float32) * i)
 
 
+def dataset(path: Path) -> None:
+    test_datasets.save(path, 2, test_datasets.ABOUT, **test_datasets.columns(12))
+
+
 def field(number: int, *parts: bytes) -> bytes:
     content = b"".join(parts)
     return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
@@ -119,6 +124,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: export(some_pairs(), path),
     "clips": clips,
     "store": lambda path: write_store(some_pairs(), path),
+    "dataset": dataset,
     "plain.parquet": lambda path: export(some_pairs().pooled(), path),
     "ave": ave,
     "video.tfrecord": lambda path: path.write_bytes(b"".join(record(video(i)) for i in range(5))),

@@ -17,7 +17,7 @@ from hscmae.linear.agreement import (
     decreasing_density,
     random_better,
     wrong_share,
-    wrong_share_interval,
+    wrong_share_quantiles,
 )
 
 
@@ -66,7 +66,7 @@ def test_the_interval_holds_the_share_and_narrows() -> None:
     widths = []
     for n in (100, 10_000):
         observed = rng.normal(np.where(np.arange(n) < 0.3 * n, 0.0, 2.5), 1.0)
-        low, high = wrong_share_interval(observed, rng.normal(size=(n, 7)), rng)
+        low, high = wrong_share_quantiles(observed, rng.normal(size=(n, 7)), rng)
         assert low <= 0.3 <= high
         widths.append(high - low)
     assert widths[1] < widths[0] / 5
@@ -122,5 +122,5 @@ def test_pairs_made_wrong_have_less_of_a_chance() -> None:
     )
     rng = np.random.default_rng(0)
     observed, random = cross_fit(made.pairs.features, np.arange(700), rng).agreement()
-    chance = chance_right(random_better(observed, random), wrong_share_interval(observed, random, rng)[0])
+    chance = chance_right(random_better(observed, random), wrong_share_quantiles(observed, random, rng)[0])
     assert chance[~made.wrong].mean() > chance[made.wrong].mean() + 0.2

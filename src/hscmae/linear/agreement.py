@@ -8,7 +8,7 @@ it is right. No labels are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ LANDMARKS, RANK, FIT_ROWS = 2000, 300, 5000
 HELD_ROWS = 10_000  # rows that maps are solved on are drawn from so many, whose components are held in memory
 BLOCK = 4096  # rows scored at a time
 DIM, RIDGE, NEIGHBOURS, TAU = 64, 3.0, 50, 0.1
+LOWER, UPPER = 0.025, 0.975  # of the 95% interval
 MIN_CORRELATION, MAX_CORRELATION = 1e-6, 0.999  # below: directions that narrow features do not have
 TAIL = np.arange(0.10, 0.71, 0.05)
 RESAMPLES = 1000
@@ -54,10 +55,12 @@ def wrong_share(observed: Float64Array, random: Float64Array) -> float:
     return float(_share_of(below[None])[0])
 
 
-def wrong_share_interval(observed: Float64Array, random: Float64Array, rng: np.random.Generator) -> tuple[float, float]:
-    """95% bootstrap interval of ``wrong_share``, over resamples of the clips; arguments as there."""
-    low, high = np.quantile(_resampled_shares(observed, random, rng), [0.025, 0.975])
-    return float(low), float(high)
+def wrong_share_quantiles(
+    observed: Float64Array, random: Float64Array, rng: np.random.Generator, levels: Sequence[float] = (LOWER, UPPER)
+) -> list[float]:
+    """Bootstrap quantiles of ``wrong_share`` over resamples of the clips, those of its 95% interval where not given."""
+    found: list[float] = np.quantile(_resampled_shares(observed, random, rng), levels).tolist()
+    return found
 
 
 def random_better(observed: Float64Array, random: Float64Array) -> Float64Array:

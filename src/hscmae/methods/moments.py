@@ -12,18 +12,21 @@ from hscmae.data.pairs import Float64Array, Pairs
 from hscmae.data.pooling import How
 from hscmae.data.scaling import Moments, Standardizer, standardizer_of
 from hscmae.linear.agreement import (
+    LOWER,
     MIN_PAIRS,
     REPEATS,
+    UPPER,
     chance_right,
     cross_fit,
     random_better,
     wrong_share,
-    wrong_share_interval,
+    wrong_share_quantiles,
 )
 from hscmae.linear.cca import Covariances, Rows, stream_covariances
 from hscmae.training import distributed
 from hscmae.training.features import row_blocks
 
+ERROR_BELOW = 0.16  # the quantile of a normal distribution a standard error below its mean
 BACKGROUND_ROWS = 1000  # for how many training rows background pairs count; why so many, see docs/background.md
 
 
@@ -57,9 +60,9 @@ def doubt(
 ) -> tuple[Float64Array | None, dict[str, float | list[float]]]:
     """The chance of each pair that it is right, and what is known of the share of wrong ones.
 
-    The share is taken at the lower end of its interval: of few pairs little is sure, and one that is right but doubted
-    costs as much as one that is wrong and believed (``docs/decisions.md``, 2026-11-26). Pairs lack no modality; the
-    others, and all where there are too few to judge, or where none is surely wrong, are not doubted.
+    The share is taken a standard error below its estimate: of few pairs little is known, and one that is right but
+    doubted costs as much as one that is wrong and believed (``docs/decisions.md``, 2026-11-27). Rows that lack a
+    modality are no pair; where there are too few to judge, or that share is 0, none is doubted.
 
     Args:
         pairs: of vectors, as they are trained on.
@@ -75,14 +78,14 @@ def doubt(
     chance, rng = np.ones(len(pairs)), np.random.default_rng(seed)
     for repeats in (1, REPEATS):  # a quick look, which says of clean pairs all that there is to say
         observed, random = cross_fit(pairs.features, paired, rng, repeats=repeats).agreement()
-        low, high = wrong_share_interval(observed, random, rng)
-        if not low:
+        low, sure, high = wrong_share_quantiles(observed, random, rng, (LOWER, ERROR_BELOW, UPPER))
+        if not sure:
             break
     found: dict[str, float | list[float]] = {
         "wrong_share": round(wrong_share(observed, random), 4),
         "wrong_share_ci": [round(low, 4), round(high, 4)],
     }
-    chance[paired] = chance_right(random_better(observed, random), low)
+    chance[paired] = chance_right(random_better(observed, random), sure)
     distributed.copy_first([torch.from_numpy(chance)])
     return chance if (chance < 1).any() else None, distributed.first_of(found)
 
