@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from conftest import make_pairs
+from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.cli import main, progress, tables
 from hscmae.data.pairs import Labels, Pairs
 from hscmae.data.store import write_store
@@ -147,6 +148,20 @@ def test_json_has_what_train_says(store: Path, tmp_path: Path, capsys: pytest.Ca
     found = json.loads(capsys.readouterr().out)
     assert found["output"] == str(tmp_path / "run") and found["method"] == "hscmae" and found["rows"] == 128
     assert found["chosen_step"] > 0 and found["background_pairs"] == 60
+
+
+def test_train_tells_how_many_pairs_look_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = replace(make_pairs(300), split=np.repeat(b"train", 300))
+    for name, share in (("right", 0.0), ("wrong", 0.5)):
+        write_store(with_wrong_pairs(pairs, share, 0), tmp_path / name)
+        method = ["--method", "smoothed-cca", "--set", "weigh_pairs=true", "--set", "dim=6"]
+        assert main(["train", str(tmp_path / name), "--output", str(tmp_path / f"run-{name}"), *method]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert bool(re.search(r"\d+% to \d+% of the pairs look wrong and count less; hscmae audit ", said)) == bool(
+            share
+        )
+        card = (tmp_path / f"run-{name}" / "README.md").read_text()
+        assert "| pairs taken for wrong | " in card
 
 
 @pytest.mark.parametrize("verb", ["train", "tune"])

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sequences": ("hscmae", EVERYTHING | {"pooling": "attention", "masking_steps_ratio": 0.5}),
     "fewer rows than processes": ("hscmae", EVERYTHING | {"training_batch_size": 2}),
 }
+DOUBTED = ("queue", "memory")
 CASES |= {
     name: (name, {"network_dropout": 0.3})
     for name, method in METHODS.items()
@@ -75,7 +76,8 @@ def trained(case: str) -> dict[str, torch.Tensor]:
     assert isinstance(method, DeepMethod)
     rows = np.arange(len(pairs))
     method.dims_, method.scalers_ = pairs.dims, method._fit_scalers(pairs, rows)
-    features = Features(pairs, rows, method.scalers_, torch.device("cpu"))
+    chance = np.where(pairs.complete(), np.random.default_rng(2).random(len(pairs)), 1.0) if case in DOUBTED else None
+    features = Features(pairs, rows, method.scalers_, torch.device("cpu"), chance=chance)
     features.resident = {m: x.double() for m, x in features.resident.items()}
     objective = method._build(features, {"warm_start_ridge": 3.0}).double()
     draw = torch.Generator().manual_seed(0)

@@ -24,6 +24,7 @@ from hscmae.cli.output import command, print_json, say
 from hscmae.errors import InputError
 
 verbs = typer.Typer()
+WORTH_TELLING = 0.02  # share of wrong pairs
 
 
 @verbs.command(
@@ -110,6 +111,12 @@ def train(
     else:
         chosen = summary.get("chosen_step")
         steps = "" if chosen is None else f", {chosen} steps chosen without labels"
+        if summary.get("wrong_share_ci", [0])[0] > WORTH_TELLING:
+            low, high = summary["wrong_share_ci"]
+            say(
+                f"{low:.0%} to {high:.0%} of the pairs look wrong and count less; {command('audit', output, file)} "
+                "lists them"
+            )
         say(f"{output}: {method} on {summary['rows']} rows{steps}. Next: {command('evaluate', output, file)}")
 
 
