@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data import test_datasets
+from data import test_datasets, test_webdataset
 from hscmae.data.convert import export
 from hscmae.data.inspect import inspect_file
 from hscmae.data.pairs import Labels, Pairs
@@ -125,6 +125,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "clips": clips,
     "store": lambda path: write_store(some_pairs(), path),
     "dataset": dataset,
+    "shard.tar": lambda path: test_webdataset.shard(path, test_webdataset.samples(0, 9)),
     "plain.parquet": lambda path: export(some_pairs().pooled(), path),
     "ave": ave,
     "video.tfrecord": lambda path: path.write_bytes(b"".join(record(video(i)) for i in range(5))),

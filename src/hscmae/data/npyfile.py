@@ -1,7 +1,8 @@
-"""Single ``.npy`` files, memory-mapped, with damaged headers and pickled objects refused in one line."""
+"""``.npy`` arrays, memory-mapped, with damaged headers and pickled objects refused in one line."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,26 +12,62 @@ import numpy.typing as npt
 from hscmae.errors import InputError
 
 
+@dataclass(frozen=True)
+class NpyArray:
+    """An array in a ``.npy`` file, or in a part of another file that is one.
+
+    Attributes:
+        path: the file.
+        start: where in it the array's header begins.
+        size: bytes of the part; all up to the file's end where not given.
+        member: what the part is called, for messages.
+    """
+
+    path: Path
+    start: int = 0
+    size: int | None = None
+    member: str = ""
+
+    def header(self) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+        """Shape, Fortran order, type, and where in the file the values begin.
+
+        Raises:
+            InputError: missing, damaged, cut short, or pickled objects.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                shape, fortran, dtype = read_header(file, self.name)
+                begin = file.tell()
+            end = self.path.stat().st_size if self.size is None else self.start + self.size
+            needed, held = byte_count(shape, dtype), end - begin
+            if needed > held:
+                raise ValueError(f"shape {shape} needs {needed} bytes, the file holds {held}")
+        except (ValueError, OSError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.name}: damaged or cut short ({' '.join(str(error).split())[:160]})") from error
+        return shape, fortran, dtype, begin
+
+    def load(self) -> npt.NDArray[Any]:
+        """Memory-map the values; raises as ``header`` does."""
+        shape, fortran, dtype, begin = self.header()
+        if not byte_count(shape, dtype):
+            return np.empty(shape, dtype)
+        return np.memmap(self.path, dtype, "r", begin, shape, "F" if fortran else "C")
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}: {self.member}" if self.member else str(self.path)
+
+
 def load_mapped(path: Path) -> npt.NDArray[Any]:
     """Memory-map a ``.npy`` file.
 
     Raises:
         InputError: missing, damaged, cut short, or pickled objects.
     """
-    try:
-        with path.open("rb") as file:
-            shape, fortran, dtype = read_header(file, str(path))
-            start = file.tell()
-        needed, held = byte_count(shape, dtype), path.stat().st_size - start
-        if needed > held:
-            raise ValueError(f"shape {shape} needs {needed} bytes, the file holds {held}")
-        if not needed:
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
-    except (ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged or cut short ({' '.join(str(error).split())[:160]})") from error
+    return NpyArray(path).load()
 
 
 def read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

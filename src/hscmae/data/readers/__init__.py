@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hscmae.data import store
 from hscmae.data.pairs import Pairs
-from hscmae.data.readers import ave, datasets, hdf5, npy, npz, parquet, tfrecord
+from hscmae.data.readers import ave, datasets, hdf5, npy, npz, parquet, tfrecord, webdataset
 from hscmae.data.table import Report, Table, damage_named, refuse, without_bad_rows
 from hscmae.errors import InputError
 
@@ -28,10 +28,12 @@ class Reader(Protocol):
 
 NAMES = {
     ".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy", ".parquet": "Parquet", ".tfrecord": "TFRecord",
+    ".tar": "WebDataset",
 }  # fmt: skip
-READERS: tuple[Reader, ...] = (store, ave, datasets, hdf5, npz, parquet, tfrecord, npy)
+READERS: tuple[Reader, ...] = (store, ave, datasets, hdf5, npz, parquet, tfrecord, webdataset, npy)
 FORMATS = (
-    "HDF5, .npz, .npy files, Parquet, a saved Hugging Face dataset, YouTube-8M TFRecord, the AVE release, or a store"
+    "HDF5, .npz, .npy files, Parquet, a saved Hugging Face dataset, WebDataset shards, YouTube-8M TFRecord, the AVE "
+    "release, or a store"
 )
 
 
