@@ -7,8 +7,9 @@ pairs permuted. HSC-MAE is trained by its default; at each measured step of each
 retrieved as well. Three criteria, pair by pair: mutual k-NN times the root of feature k-NN (the one that training
 uses), mutual k-NN alone, the rank of the pair. Rules: the last step within a standard error of the best that is not
 worse than the start by a standard error; the same, but of steps whose mean is not below the start's; the best step; the
-start unless the best step is better by some standard errors; always the last. Prints, for each cut, mAP of the start,
-of the last step and of the best one, then a table: mean and worst change against the start, in %. ``--scan`` keeps all.
+start unless the best step is better by some standard errors; the best step before some measurements without a better
+one; always the last. Prints, for each cut, mAP of the start, of the last step and of the best one, then a table: mean
+and worst change against the start, in %, and what share of the planned steps was measured. ``--scan`` keeps all.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from hscmae.nn.anchors import attend
 from hscmae.streams import generator
 from hscmae.training.choice import better, standard_error
 
+PATIENCE = (3, 5, 10)
 Scores = dict[int, torch.Tensor]  # step: a number for each held-out pair
 
 
@@ -83,6 +85,17 @@ def lead(first: torch.Tensor, second: torch.Tensor) -> float:
     return float(difference.mean()) / max(standard_error(difference), 1e-12)
 
 
+def patient(scores: Scores, patience: int) -> Scores:
+    """What is measured until so many measurements in a row are not better than the best before them."""
+    steps, best = sorted(scores), 0
+    for number, step in enumerate(steps):
+        if float(scores[step].mean()) >= float(scores[steps[best]].mean()):
+            best = number
+        elif number - best >= patience:
+            return {step: scores[step] for step in steps[: number + 1]}
+    return scores
+
+
 def chosen(scores: Scores) -> dict[str, int]:
     """The step that each rule takes."""
     start = scores[0]
@@ -93,6 +106,11 @@ def chosen(scores: Scores) -> dict[str, int]:
         ),
         "last as good, not below": max(within(scores, float(start.mean())), default=0),
         "best": best,
+        **{
+            f"best, patience {patience}": max(seen, key=lambda step: float(seen[step].mean()))
+            for patience in PATIENCE
+            for seen in [patient(scores, patience)]
+        },
         **{
             f"start unless {errors:g} errors better": best if lead(scores[best], start) > errors else 0
             for errors in (0.25, 0.5, 0.75, 1.0)
@@ -128,6 +146,7 @@ def main() -> None:
     parser.add_argument("--scan", type=Path, help="file for every cut's mAP by step and step by rule")
     arguments = parser.parse_args()
     changes: dict[str, dict[float, list[float]]] = {}
+    measured: dict[int, list[float]] = {}
     kept: dict[str, object] = {}
     for name, pairs in cuts(arguments.data):
         if not name.startswith(tuple(arguments.only)):
@@ -140,6 +159,9 @@ def main() -> None:
                 f"best {tell(max(quality.values()))}",
                 flush=True,
             )
+            for patience in PATIENCE:
+                seen = patient(criteria["both"], patience)
+                measured.setdefault(patience, []).append(max(seen) / max(criteria["both"]))
             picks = {f"{c}: {rule}": step for c, scores in criteria.items() for rule, step in chosen(scores).items()}
             for rule, step in picks.items():
                 changes.setdefault(rule, {}).setdefault(share, []).append(quality[step] / quality[0] - 1)
@@ -147,6 +169,7 @@ def main() -> None:
             kept[f"{name}, {share:.0%} wrong"] = {"mAP": quality, "chosen": picks, "leads": leads}
             if arguments.scan:
                 arguments.scan.write_text(json.dumps(kept, indent=1))
+    print("\nmeasured:", ", ".join(f"{np.mean(v):.0%} with patience {k}" for k, v in measured.items()))
     print("\n| rule | " + " | ".join(f"{share:.0%} wrong" for share in (0.0, 0.4, 0.6)) + " |\n|---|---|---|---|")
     for rule, by_share in changes.items():
         cells = [f"{100 * np.mean(v):+.1f} / {100 * np.min(v):+.1f}" for v in by_share.values()]
