@@ -14,9 +14,15 @@ from torch import Tensor
 
 
 class Measurements:
-    """Scores of held-out pairs by fold and step, each of shape (pairs,), float64; higher is better."""
+    """Scores of held-out pairs by fold and step, each of shape (pairs,), float64; higher is better.
 
-    def __init__(self, saved: Mapping[str, Tensor] | None = None) -> None:
+    Args:
+        saved: scores as ``tensors`` gives them.
+        solved_start: whether training begins at a solution, a closed form, rather than at random weights.
+    """
+
+    def __init__(self, saved: Mapping[str, Tensor] | None = None, *, solved_start: bool = False) -> None:
+        self.solved_start = solved_start
         self.scores: dict[tuple[int, int], Tensor] = {}
         for name, scores in (saved or {}).items():
             fold, step = name.split("/")
@@ -36,14 +42,19 @@ class Measurements:
         """Scores of the pairs of all folds, shape (pairs,)."""
         return torch.cat([scores for (_, of), scores in sorted(self.scores.items()) if of == step])
 
-    def choose(self) -> int:
-        """The best step by its mean; of several that are equal the last. The start is one of them.
-
-        Held-out sets are small and the best is often so by chance, yet no rule that weighs the error is better: what
-        leans towards late steps ends below the start where pairs are wrong, what leans towards the start gives away
-        what training gains (``docs/decisions.md``, 2026-11-26).
-        """
+    def best(self) -> int:
+        """The step with the highest mean; of several that are equal the last."""
         return max(self.steps, key=lambda step: (float(self.at(step).mean()), step))
+
+    def choose(self) -> int:
+        """The best step; the start where that is a solution already and the best step is not seen to be better.
+
+        Held-out sets are small and the best is often so by chance. From random weights no rule that weighs the error
+        is better; a closed form is left only for what is better pair by pair, by a standard error: training then never
+        ended below it (``docs/decisions.md``, 2026-11-27).
+        """
+        best, start = self.best(), self.steps[0]
+        return start if self.solved_start and not better(self.at(best), self.at(start)) else best
 
 
 def standard_error(scores: Tensor) -> float:
