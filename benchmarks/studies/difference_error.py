@@ -2,10 +2,10 @@
 
     python -m benchmarks.studies.difference_error ../shared/data
 
-Development cuts (``benchmarks.studies.views``): HSC-MAE's start and the model after all planned steps, on random sets of
-60 and 150 of a cut's test rows, whose labels are not looked at. Prints, for each, the mean difference of the criterion,
-its standard deviation over sets (corrected for drawing without replacement), the mean of ``standard_error``, and the
-ratio of the two.
+Development cuts (``benchmarks.studies.views``): HSC-MAE's start and the model after all planned steps, on random sets
+of 60 and 150 of a cut's test rows, whose labels are not looked at. Prints, for each, the mean difference of the
+criterion, its standard deviation over sets (corrected for drawing without replacement), the mean of
+``standard_error``, and the ratio of the two.
 """
 
 from __future__ import annotations
