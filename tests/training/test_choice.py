@@ -28,16 +28,6 @@ def test_the_best_step_is_chosen_and_of_equal_ones_the_last() -> None:
     assert measured({0: noisy(0.5), 10: noisy(0.49)}).choose() == 0
 
 
-def test_a_solved_start_is_left_for_what_is_seen_to_be_better_alone() -> None:
-    score, other = noisy(0.5), noisy(0.0, 1)
-    error = 2 * float(other.std()) / 400**0.5
-    for lead, chosen in ((0.7, 0), (0.8, 10)):
-        steps = {"0/0": score, "0/10": score + other + lead * error, "0/20": score - 0.1}
-        assert Measurements(steps).choose() == 10
-        found = Measurements(steps, solved_start=True)
-        assert (found.choose(), found.best()) == (chosen, 10)
-
-
 def test_folds_count_as_one_set_of_pairs() -> None:
     # One fold has many pairs and falls, the other few and rises.
     found = Measurements({"0/0": noisy(0.5), "0/10": noisy(0.49), "1/0": noisy(0.5, 1, 20), "1/10": noisy(0.6, 1, 20)})

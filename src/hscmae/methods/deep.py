@@ -64,11 +64,6 @@ class DeepMethod(Method):
     def _build(self, features: Features, prepared: dict[str, Any]) -> Objective:
         """A fresh objective for these training rows; with nothing prepared, one that a checkpoint will fill."""
 
-    @property
-    def _solved_start(self) -> bool:
-        """Whether training begins at a closed form."""
-        return False
-
     def _planned_steps(self, rows: int) -> int:
         """Steps of a full run."""
         return self.config.training.planned_steps(rows)
@@ -107,15 +102,7 @@ class DeepMethod(Method):
         if run is not None and distributed.is_first():
             run.mkdir(parents=True, exist_ok=True)
         identity = self._identity(pairs, rows)
-        loop = Loop(
-            settings,
-            self._planned_steps(len(rows)),
-            seed,
-            folder=run,
-            resume=resume,
-            progress=progress,
-            solved_start=self._solved_start,
-        )
+        loop = Loop(settings, self._planned_steps(len(rows)), seed, folder=run, resume=resume, progress=progress)
         if run is not None and loop.state.identity:
             self._require_same_run(loop.state.identity, identity, run)
         loop.state.identity = identity

@@ -283,16 +283,12 @@ class HSCMAE(DeepMethod):
     takes_background = True
 
     def _network(self) -> Network:
-        n, warm = self.config.network, self._solved_start
+        n, warm = self.config.network, self.config.warm_start.kind != "none"
         return self._towers(decoder_depth=n.decoder_depth, scale=n.branch_scale if warm else 1.0, canonical=warm)
-
-    @property
-    def _solved_start(self) -> bool:
-        return self.config.warm_start.kind != "none"
 
     def _planned_steps(self, rows: int) -> int:
         # From a closed form there is less to learn than from random weights, and few rows are soon learnt by heart.
-        if not self._solved_start:
+        if self.config.warm_start.kind == "none":
             return super()._planned_steps(rows)
         least = min(MIN_STEPS, round(STEPS_BY_ROWS * math.sqrt(rows)))
         return self.config.training.planned_steps(rows, least)

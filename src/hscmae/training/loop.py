@@ -143,7 +143,6 @@ class Loop:
         folder: where metrics and checkpoints go; ``None`` keeps nothing.
         resume: go on from ``folder``'s checkpoint, if it has one.
         progress: called with each record that is logged.
-        solved_start: see ``choice.Measurements``.
     """
 
     def __init__(
@@ -155,19 +154,18 @@ class Loop:
         folder: Path | None = None,
         resume: bool = False,
         progress: Progress | None = None,
-        solved_start: bool = False,
     ) -> None:
         self.settings, self.planned, self.seed = settings, planned, seed
         self.folder, self.progress = (folder, progress) if distributed.is_first() else (None, None)
         self.state = State(threads=torch.get_num_threads(), processes=distributed.size())
         self.tensors: dict[str, Tensor] | None = None
         self.best: dict[str, Tensor] = {}
-        self.measured, self.patient = Measurements(solved_start=solved_start), False
+        self.measured, self.patient = Measurements(), False
         loaded = load_checkpoint(folder) if folder is not None and resume else None
         if loaded is not None:
             self.tensors, saved = loaded
             self.best = _part(self.tensors, "kept/best/")
-            self.measured = Measurements(_part(self.tensors, "kept/measured/"), solved_start=solved_start)
+            self.measured = Measurements(_part(self.tensors, "kept/measured/"))
             self.state = State(**saved)
             if self.state.processes == distributed.size():
                 torch.set_num_threads(self.state.threads)
@@ -269,8 +267,8 @@ class Loop:
     def _out_of_patience(self) -> bool:
         if self.state.phase != select_phase(0) or self.patient or not self.measured.steps:
             return False
-        best = self.measured.best()
-        return sum(step > best for step in self.measured.steps) >= self.settings.patience
+        chosen = self.measured.choose()
+        return sum(step > chosen for step in self.measured.steps) >= self.settings.patience
 
     @property
     def steps(self) -> int:
