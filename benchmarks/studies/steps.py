@@ -1,9 +1,10 @@
 """Whether training goes on from the start, by several rules and criteria: mAP against the start's own.
 
-    python -m benchmarks.studies.steps ../shared/data [--only NAME ...] [--scan FILE]
+    python -m benchmarks.studies.steps ../shared/data [--whole] [--only NAME ...] [--scan FILE]
 
 Development cuts of training rows alone (``benchmarks.studies.views``), as they are and with 40 and 60% of the training
-pairs permuted. HSC-MAE is trained by its default; at each measured step of each fold the test rows of the cut are
+pairs permuted; or, with ``--whole``, two development cuts of all training rows of ave15, mfeat, digits and the demo's
+corpora, as they are. HSC-MAE is trained by its default; at each measured step of each fold the test rows of the cut are
 retrieved as well. Three criteria, pair by pair: mutual k-NN times the root of feature k-NN (the one that training
 uses), mutual k-NN alone, the rank of the pair. Rules: the last step within a standard error of the best that is not
 worse than the start by a standard error; the same, but of steps whose mean is not below the start's; the best step; the
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import torch
 
 import hscmae
 from benchmarks.studies.ridges import rank_rows
+from benchmarks.studies.tasks import TASKS, development
 from benchmarks.studies.views import cuts
 from hscmae.benchmark.damage import with_wrong_pairs
 from hscmae.data.pairs import Pairs
@@ -70,6 +73,15 @@ class Watched(hscmae.HSCMAE):
         rows = features.sample(anchors.rows, generator(self.config.seed, "anchors"))
         known = fuse({m: objective.embed(m, x) for m, x in rows.x.items()}, rows.present)
         return {m: attend(x, known, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
+
+
+def whole_cuts(data: Path) -> Iterator[tuple[str, Pairs]]:
+    """Development cuts of all training rows."""
+    for file in ("yt8m_ave15.h5", "mfeat.h5", "digits.h5"):
+        for split in range(2):
+            yield f"{Path(file).stem}, cut {split}", development(hscmae.read(data / file), split)
+    for number, pairs in zip(range(2), TASKS["demo"].cuts(data), strict=False):
+        yield f"demo, corpus {number}", development(pairs, 0)
 
 
 def within(scores: Scores, floor: float) -> list[int]:
@@ -122,6 +134,7 @@ def chosen(scores: Scores) -> dict[str, int]:
 def watch(pairs: Pairs) -> tuple[dict[int, float], dict[str, Scores]]:
     """mAP of each measured step, the mean over folds, and what the criteria say of it."""
     model = Watched(training_patience=1000, training_checkpoint_seconds=1e9)
+    pairs = pairs.usable(among=pairs.rows_of("train"))
     model.test, model.seen = pairs.take(pairs.rows_of("test")), []
     model.fit(pairs.without_labels())
     steps = [int(step) for step, _ in model.summary_["selection"]]
@@ -144,14 +157,16 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="+", default=[""], help="beginnings of the cuts' names")
     parser.add_argument("--scan", type=Path, help="file for every cut's mAP by step and step by rule")
+    parser.add_argument("--whole", action="store_true", help="cuts of all training rows, none of them permuted")
     arguments = parser.parse_args()
+    shares = (0.0,) if arguments.whole else (0.0, 0.4, 0.6)
     changes: dict[str, dict[float, list[float]]] = {}
     measured: dict[int, list[float]] = {}
     kept: dict[str, object] = {}
-    for name, pairs in cuts(arguments.data):
+    for name, pairs in (whole_cuts if arguments.whole else cuts)(arguments.data):
         if not name.startswith(tuple(arguments.only)):
             continue
-        for share in (0.0, 0.4, 0.6):
+        for share in shares:
             quality, criteria = watch(with_wrong_pairs(pairs, share, 0))
             tell = partial("{:.4f}".format)
             print(
@@ -166,11 +181,17 @@ def main() -> None:
             for rule, step in picks.items():
                 changes.setdefault(rule, {}).setdefault(share, []).append(quality[step] / quality[0] - 1)
             leads = {c: {step: lead(own, scores[0]) for step, own in scores.items()} for c, scores in criteria.items()}
+            if arguments.whole:
+                print(
+                    "lead of the best in errors:",
+                    {c: round(max(of.values()), 2) for c, of in leads.items()},
+                    flush=True,
+                )
             kept[f"{name}, {share:.0%} wrong"] = {"mAP": quality, "chosen": picks, "leads": leads}
             if arguments.scan:
                 arguments.scan.write_text(json.dumps(kept, indent=1))
     print("\nmeasured:", ", ".join(f"{np.mean(v):.0%} with patience {k}" for k, v in measured.items()))
-    print("\n| rule | " + " | ".join(f"{share:.0%} wrong" for share in (0.0, 0.4, 0.6)) + " |\n|---|---|---|---|")
+    print("\n| rule | " + " | ".join(f"{share:.0%} wrong" for share in shares) + " |\n|---|" + "---|" * len(shares))
     for rule, by_share in changes.items():
         cells = [f"{100 * np.mean(v):+.1f} / {100 * np.min(v):+.1f}" for v in by_share.values()]
         print(f"| {rule} | " + " | ".join(cells) + " |")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
@@ -77,6 +77,7 @@ def test_the_share_of_random_pairs_that_agree_better_is_counted() -> None:
     assert random_better(np.array([0.0, 1.0, 2.5, 9.0]), random).tolist() == [1.0, 0.75, 0.5, 0.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4096), min_size=1, max_size=40), st.booleans())
 def test_the_density_is_that_of_isotonic_regression(values: list[int], whole: bool) -> None:
     p = np.array(values + values[:3] + [4096] * whole) / 4096
