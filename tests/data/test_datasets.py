@@ -108,6 +108,13 @@ def test_a_list_that_is_wrong_is_one_line(tmp_path: Path, state: str, message: s
         read(tmp_path / "x")
 
 
+def test_a_state_of_something_else_is_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{}")
+    for m in ("audio", "visual"):
+        np.save(tmp_path / f"{m}.npy", np.ones((5, 2), np.float32))
+    assert len(read(tmp_path)) == 5
+
+
 def test_splits_that_differ_are_named(tmp_path: Path) -> None:
     save(tmp_path / "x" / "train", 1, ABOUT, **columns(4))
     save(tmp_path / "x" / "test", 1, ABOUT, audio=[[1.0]])

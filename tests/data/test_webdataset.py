@@ -130,6 +130,13 @@ def test_links_in_a_shard_lead_nowhere(tmp_path: Path) -> None:
     assert read(path).modalities == ("audio",)
 
 
+def test_a_tar_beside_arrays_is_not_looked_at(tmp_path: Path) -> None:
+    shard(tmp_path / "x" / "backup.tar", samples(0, 3))
+    for m in ("audio", "visual"):
+        np.save(tmp_path / "x" / f"{m}.npy", np.ones((5, 2), np.float32))
+    assert len(read(tmp_path / "x")) == 5
+
+
 def test_the_verbs(tmp_path: Path) -> None:
     shard(tmp_path / "x.tar", samples(0, 9))
     assert main(["inspect", str(tmp_path / "x.tar")]) == 0

@@ -32,11 +32,7 @@ def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -
     tensor([[1., 0.],
             [0., 1.]])
     """
-    parts = []
-    for name, rows in z.items():
-        unit = F.normalize(rows, dim=1)  # (n, dim)
-        parts.append(unit if present is None else torch.where(present[name][:, None], unit, 0.0))
-    return F.normalize(torch.stack(parts).sum(0), dim=1)
+    return F.normalize(torch.stack(_units(z, present)).sum(0), dim=1)
 
 
 def ends(z: Mapping[str, Tensor], weight: Tensor, present: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -60,12 +56,15 @@ def ends(z: Mapping[str, Tensor], weight: Tensor, present: Mapping[str, Tensor] 
     tensor([[1., 0.],
             [0., 1.]])
     """
-    units = []
-    for name, rows in z.items():
-        unit = F.normalize(rows, dim=1)  # (n, dim)
-        units.append(unit if present is None else torch.where(present[name][:, None], unit, 0.0))
-    (first, second), w = units, weight[:, None].to(units[0])
+    first, second = _units(z, present)
+    w = weight[:, None].to(first)
     return F.normalize(first + w * second, dim=1), F.normalize(w * first + second, dim=1)
+
+
+def _units(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None) -> list[Tensor]:
+    """Rows of each modality at unit norm, (n, dim) each; zero where it is missing."""
+    units = {m: F.normalize(rows, dim=1) for m, rows in z.items()}
+    return [unit if present is None else torch.where(present[m][:, None], unit, 0.0) for m, unit in units.items()]
 
 
 def top_neighbours(t: Tensor, k: int, *, among: Tensor | None = None, block: int = 512) -> tuple[Tensor, Tensor]:

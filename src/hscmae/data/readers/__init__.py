@@ -30,7 +30,7 @@ NAMES = {
     ".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy", ".parquet": "Parquet", ".tfrecord": "TFRecord",
     ".tar": "WebDataset",
 }  # fmt: skip
-READERS: tuple[Reader, ...] = (store, ave, datasets, hdf5, npz, parquet, tfrecord, webdataset, npy)
+READERS: tuple[Reader, ...] = (store, ave, datasets, hdf5, npz, parquet, tfrecord, npy, webdataset)
 FORMATS = (
     "HDF5, .npz, .npy files, Parquet, a saved Hugging Face dataset, WebDataset shards, YouTube-8M TFRecord, the AVE "
     "release, or a store"

@@ -18,12 +18,12 @@ from hscmae.data.table import Report, RowArray, Table
 from hscmae.errors import InputError
 from hscmae.extras import require
 
-STATE, SPLITS = "state.json", "dataset_dict.json"
+STATE, ABOUT, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
 
 def matches(path: Path) -> bool:
     """Whether the folder says that it holds a dataset, or several by split."""
-    return (path / STATE).is_file() or (path / SPLITS).is_file()
+    return (path / SPLITS).is_file() or ((path / STATE).is_file() and (path / ABOUT).is_file())
 
 
 def open_table(path: Path, report: Report) -> Table:
@@ -105,5 +105,6 @@ def _column(files: list[Path], name: str) -> Iterator[Any]:
     for file in files:
         with columns.named(file), _reader(file) as reader:
             for batch in reader:
-                batch.validate(full=True)  # offsets that lead astray would be followed
-                yield batch.column(name)
+                values = batch.column(name)
+                values.validate(full=True)  # offsets that lead astray would be followed
+                yield values
