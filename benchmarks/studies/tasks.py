@@ -94,12 +94,11 @@ def pool(data: Path) -> Pairs:
     return whole.take(np.flatnonzero(~np.isin(whole.ids, known)))
 
 
-def ten_classes(data: Path) -> Pairs:
-    """Of VEGAS's shape: clips that carry exactly one of ten labels, the 16th to the 25th by frequency."""
-    whole = pool(data)
+def of_labels(whole: Pairs, first: int, last: int) -> Pairs:
+    """The clips that carry exactly one of the labels from ``first`` to ``last`` by frequency, 0 the most frequent."""
     assert whole.labels is not None
     labels = whole.labels
-    often = np.argsort(-np.bincount(labels.indices), kind="stable")[15:25]
+    often = np.argsort(-np.bincount(labels.indices), kind="stable")[first:last]
     of_these = np.isin(labels.indices, often)
     row = np.repeat(np.arange(len(whole)), np.diff(labels.indptr))[of_these]
     once = np.bincount(row, minlength=len(whole)) == 1
@@ -107,6 +106,11 @@ def ten_classes(data: Path) -> Pairs:
     label[row] = labels.indices[of_these]
     whole = whole.take(np.flatnonzero(once))
     return replace(whole, labels=Labels.single(np.searchsorted(np.sort(often), label[once])))
+
+
+def ten_classes(data: Path) -> Pairs:
+    """Of VEGAS's shape: clips of one of ten labels, the 16th to the 25th by frequency."""
+    return of_labels(pool(data), 15, 25)
 
 
 def clips(data: Path) -> Pairs:

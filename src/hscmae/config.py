@@ -113,7 +113,7 @@ class WarmStart(Section):
         "smoothed", description="closed form that the network starts from"
     )
     ridge: float = Field(0.0, ge=0, description="ridge relative to the mean eigenvalue; 0: chosen on held-out pairs")
-    k: Positive = Field(50, description="neighbours a row, for smoothed")
+    k: int = Field(0, ge=0, description="neighbours a row, for smoothed; 0: a tenth of the rows, 50 to 200")
     tau: float = Field(0.1, gt=0, description="temperature of the affinities, for smoothed")
 
 

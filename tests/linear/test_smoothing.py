@@ -9,7 +9,7 @@ import torch
 from hscmae.data.synthetic import synthetic_pairs
 from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import covariances, ridge_cca
-from hscmae.linear.smoothing import ends, fuse, smoothed_cca, smoothing_operator, top_neighbours
+from hscmae.linear.smoothing import ends, fuse, neighbourhood, smoothed_cca, smoothing_operator, top_neighbours
 
 
 def unit(z):
@@ -208,3 +208,12 @@ def test_beats_ridge_cca_on_clean_and_on_wrong_pairs(seed, wrong):
     plain = max(quality(ridge_cca(covariances(x), 32, r)) for r in ridges)
     smooth = max(quality(smoothed_cca(x, 32, ridge=r, k=30, tau=0.1)) for r in ridges)
     assert smooth > 1.08 * plain
+
+
+def test_without_a_number_of_neighbours_a_tenth_of_the_rows_is_taken():
+    x = {m: torch.from_numpy(v) for m, v in views(700).items()}
+    tenth, fifty, unasked = (smoothed_cca(x, 3, ridge=1.0, tau=0.1, **k) for k in ({"k": 70}, {"k": 50}, {}))
+    for m in x:
+        assert unasked.weight[m].equal(tenth.weight[m])
+        assert not unasked.weight[m].allclose(fifty.weight[m])
+    assert [neighbourhood(n) for n in (1, 500, 1999, 10**6)] == [50, 50, 199, 200]

@@ -68,7 +68,7 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "affinity.tau_teacher": (0.03, 0.05, 0.1, 0.2, 0.4),
     "loss.tau": (0.05, 0.1, 0.2, 0.4, 0.8),
     "warm_start.ridge": (0.3, 1.0, 3.0, 10.0, 30.0),
-    "warm_start.k": (10, 20, 50, 100),
+    "warm_start.k": (10, 20, 50, 100, 200),
     "warm_start.tau": (0.03, 0.05, 0.1, 0.2, 0.4),
     "loss.ridge": (1e-3, 1e-2, 1e-1, 1.0),
     "anchors.share": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),

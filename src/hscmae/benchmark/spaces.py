@@ -67,7 +67,7 @@ def space(contender: Contender) -> dict[str, Range]:
     value = {dotted: flatten(config)[flat] for flat, dotted in dotted_names(method.Config).items()}
     without = set(DEFINED_BY.get(contender.method, ()))
     without |= {name for name in RANGES if name.endswith("_weight") and value.get(name) == 0}
-    without |= {name for name in ("ridge", "warm_start.ridge") if value.get(name) == 0}  # chosen in the fit itself
+    without |= {name for name in ("ridge", "warm_start.ridge", "k") if value.get(name) == 0}  # chosen in the fit
     if value.get("view.kind") == "linear":
         without.add("view.bandwidth")
     if value.get("head.final") is False and not value.get("head.refresh"):

@@ -20,6 +20,20 @@ from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, blended, covari
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
 ROUNDS = 2  # affinities from the embedding of ridge CCA, then from that of the first solution
+NEIGHBOURS = 50, 200
+
+
+def neighbourhood(rows: int) -> int:
+    """How many neighbours a row has among so many: a tenth, at least 50 and at most 200.
+
+    A kind of clips has more of them in more rows; above 200 nothing is gained and time lost (``docs/decisions.md``,
+    2026-11-27).
+
+    >>> neighbourhood(100), neighbourhood(1303), neighbourhood(28792)
+    (50, 130, 200)
+    """
+    least, most = NEIGHBOURS
+    return min(max(rows // 10, least), most)
 
 
 def fuse(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -143,7 +157,7 @@ def smoothed_cca(
     dim: int,
     *,
     ridge: float,
-    k: int,
+    k: int = 0,
     tau: float,
     hops: int = 1,
     rounds: int = ROUNDS,
@@ -167,7 +181,7 @@ def smoothed_cca(
         x: two modalities, standardised, each of shape (n, d_m).
         dim: number of directions.
         ridge: relative ridge of every solve; see ``ridge_cca``.
-        k: neighbours a row.
+        k: neighbours a row; 0: ``neighbourhood`` of the rows.
         tau: temperature of the affinities.
         hops: h, how many steps the affinities are followed, as that many sparse products.
         rounds: how often to mine and solve.
@@ -185,6 +199,7 @@ def smoothed_cca(
     torch.Size([300, 2])
     """
     moments = moments or covariances(x, present, weight)
+    k = k or neighbourhood(len(next(iter(x.values()))))
     drawn = blended(moments, background, share)
     factors = whitening(drawn.within, ridge)
     maps = solve_whitened(drawn, factors, dim, scale=scale)

@@ -19,7 +19,7 @@ from hscmae.training.features import Batch
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 # Through the kernel view one ridge is near the best on all features that were looked at; on values none is.
 USUAL_RIDGE = {"ridge": 10.0, "smoothed": 3.0}
-ROWS = 6144
+ROWS = 4096
 FOLDS = 3
 
 
@@ -34,7 +34,7 @@ def choose_ridge(
     ``docs/decisions.md``, 2026-11-26.
 
     Args:
-        rows: standardised training rows; at most 6,144 of them are used.
+        rows: standardised training rows; at most 4,096 of them are used.
         solve: closed form from rows, a ridge and the covariances of the rows.
         seed: draws the rows and the folds.
         usual: a ridge that is good for most features; the best is taken where there is none.

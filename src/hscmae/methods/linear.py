@@ -188,7 +188,7 @@ class RidgeCCA(CCA):
 class SmoothedCCAConfig(RidgeCCAConfig):
     """Settings of neighbourhood-smoothed CCA."""
 
-    k: Positive = Field(50, description="neighbours a row")
+    k: int = Field(0, ge=0, description="neighbours a row; 0: a tenth of the rows, 50 to 200")
     tau: float = Field(0.1, gt=0, description="temperature of the affinities")
     hops: Positive = Field(1, description="affinity steps")
 
