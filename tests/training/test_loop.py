@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +20,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.errors import RunError
 from hscmae.methods import HSCMAE, deep, get_method
 from hscmae.methods.hscmae import HSCMAEObjective
-from hscmae.training.loop import WINDOW_BLOCKS, _order, learning_rate
+from hscmae.training.loop import WINDOW_BLOCKS, AdamW, _order, learning_rate
 
 QUICK: dict[str, Any] = {
     "dim": 6,
@@ -222,3 +224,27 @@ def test_block_shuffling_reads_few_runs_at_a_time() -> None:
     for window in order.split(10 * WINDOW_BLOCKS):
         assert len((window // 10).unique()) == -(-len(window) // 10)
     assert (order[: 10 * WINDOW_BLOCKS].diff() == 1).float().mean() < 0.1
+
+
+def test_the_optimiser_is_torchs_to_the_bit_and_leaves_its_compiler_alone() -> None:
+    found = []
+    for kind in (torch.optim.AdamW, AdamW):
+        weight = torch.nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+        optimiser = kind([{"params": [weight], "weight_decay": 0.1}], lr=0.05, fused=True)
+        for step in range(4):
+            (weight * (step + 1)).square().sum().backward()
+            if step == 2:
+                again = kind([{"params": [weight], "weight_decay": 0.1}], lr=0.05, fused=True)
+                again.load_state_dict(optimiser.state_dict())
+                optimiser = again
+            optimiser.step()
+            optimiser.zero_grad()
+        found.append(weight.detach().clone())
+    assert found[0].equal(found[1])
+    script = (
+        "import sys, hscmae; pairs = hscmae.synthetic_pairs(80, seed=0).pairs; "
+        "hscmae.HSCMAE(training_steps=2, network_width=8, dim=4).fit(pairs); print('torch._dynamo' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+    )

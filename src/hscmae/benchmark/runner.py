@@ -50,7 +50,7 @@ FIRST_RESPLIT = 100
 # A fit's process is a fork of a server that has imported the libraries and run nothing: it starts at once, and its peak
 # memory is its own.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["hscmae.benchmark.worker", "sklearn.cluster", "sklearn.metrics", "torch._dynamo"])
+_PROCESSES.set_forkserver_preload(["hscmae.benchmark.worker", "sklearn.cluster", "sklearn.metrics"])
 DETAILS = ("ap", "by_labels", "classes", "precision_recall", "partial")
 
 

@@ -289,8 +289,9 @@ def _solve(fit: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], Float6
     Returns:
         Components (cells, CELL, rank) by modality -> both scores, shape (2, cells, CELL, CELL).
     """
-    ridge = ridge_cca(covariances(fit), DIM, RIDGE)
-    smoothed = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU)
+    moments = covariances(fit)
+    ridge = ridge_cca(moments, DIM, RIDGE)
+    smoothed = smoothed_cca(fit, DIM, ridge=RIDGE, k=NEIGHBOURS, tau=TAU, moments=moments)
     kept = smoothed.correlation > MIN_CORRELATION
     c = smoothed.correlation[kept].clamp(max=MAX_CORRELATION)
     spread = {m: smoothed(m, z)[:, kept].std(0).clamp(min=TINY) for m, z in fit.items()}

@@ -243,15 +243,18 @@ def solve_whitened(
     a, b = factors.values()  # (d_1, d_1), (d_2, d_2)
     whitened = torch.linalg.solve_triangular(a, moments.cross, upper=False)  # (d_1, d_2)
     whitened = torch.linalg.solve_triangular(b.T, whitened, upper=True, left=False)  # (d_1, d_2)
-    # LAPACK is twice as quick on a tall matrix as on a wide one.
+    # The leading singular vectors by the narrower side's eigenvectors, in half the time of all of them; what squaring
+    # costs in digits falls on correlations below 1e-6.
     tall = len(a) >= len(b)
-    u, s, vt = torch.linalg.svd(whitened if tall else whitened.T, full_matrices=False)
-    u, s, v = u[:, :dim], s[:dim], vt[:dim].T  # of the narrower modality v; at most dim columns
-    directions = (u, v) if tall else (v, u)
-    gain = s if scale else torch.ones_like(s)
+    sides = whitened if tall else whitened.T
+    values, vectors = torch.linalg.eigh(sides.T @ sides)  # (d of the narrower,), ascending
+    s, v = values.flip(0)[:dim].clamp(min=0).sqrt(), vectors.flip(1)[:, :dim]
+    u = sides @ v  # of the wider, times s; at most dim columns
+    first, second = (u, v * s) if scale else (F.normalize(u, dim=0), v)
+    directions = (first, second) if tall else (second, first)
     missing = (0, dim - len(s))
     weight = {
-        m: F.pad(torch.linalg.solve_triangular(factor.T, axes, upper=True) * gain, missing)
+        m: F.pad(torch.linalg.solve_triangular(factor.T, axes, upper=True), missing)
         for (m, factor), axes in zip(factors.items(), directions, strict=True)
     }
     # Row by row, as a loaded model has it: other strides round products otherwise.

@@ -9,6 +9,7 @@ run never killed. Several processes share each batch and take the same steps; th
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -358,11 +359,20 @@ def _order(seed: int, epoch: int, rows: int, block: int = 0, device: torch.devic
     return order.to(device)
 
 
+class AdamW(torch.optim.AdamW):
+    """torch's, less what guards it from being compiled: that imports the compiler first, for more than a second."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+
+
 def _optimiser(objective: Objective, settings: Training) -> torch.optim.Optimizer:
     decayed = [p for p in objective.parameters() if p.requires_grad and p.ndim >= 2]
     free = [p for p in objective.parameters() if p.requires_grad and p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+    return AdamW(groups, lr=settings.lr, fused=True)
 
 
 def _clip(parameters: list[nn.Parameter], largest: float) -> None:
