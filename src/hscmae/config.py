@@ -148,7 +148,9 @@ class Training(Section):
     evaluations: Positive = Field(20, description="times a run is logged and, on held-out pairs, measured")
     patience: Positive = Field(10, description="measurements without improvement before the choice is made")
     refit: bool = Field(True, description="after choosing, train again on all training rows for the chosen steps")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="type of the matrix products; auto: bfloat16 where the machine is quicker in it"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
 

@@ -34,7 +34,7 @@ class InfoNCE(_InfoNCE):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., loss_tau: float = ...
     ) -> None: ...
 
@@ -51,7 +51,7 @@ class SoftCLIP(_SoftCLIP):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., loss_tau: float = ..., loss_soft_share: float = ...,
         loss_tau_target: float = ...
     ) -> None: ...
@@ -69,7 +69,7 @@ class DCCA(_DCCA):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., loss_ridge: float = ...,
         loss_correlation: Literal["singular", "frobenius"] = ...
     ) -> None: ...
@@ -87,7 +87,7 @@ class DCCAE(_DCCAE):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., loss_ridge: float = ...,
         loss_correlation: Literal["singular", "frobenius"] = ..., loss_reconstruction_weight: float = ...
     ) -> None: ...
@@ -105,7 +105,7 @@ class HSCMAE(_HSCMAE):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., masking_ratio: float = ..., masking_spread: float = ...,
         masking_steps_ratio: float = ..., teacher_decay: float = ...,
         affinity_source: Literal["batch", "queue", "train"] = ..., affinity_keys: Literal["student", "teacher"] = ...,
@@ -196,7 +196,7 @@ class CAVMAE(_CAVMAE):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., masking_ratio: float = ..., loss_tau: float = ...,
         loss_contrastive_weight: float = ..., loss_reconstruction_weight: float = ...
     ) -> None: ...
@@ -214,7 +214,7 @@ class MAE(_MAE):
         training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
         training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
         training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["float32", "bfloat16"] = ..., training_device: str = ...,
+        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
         training_checkpoint_seconds: float = ..., masking_ratio: float = ...
     ) -> None: ...
 

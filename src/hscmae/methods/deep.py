@@ -32,6 +32,7 @@ from hscmae.streams import generator
 from hscmae.training import distributed
 from hscmae.training.features import Batch, Features
 from hscmae.training.loop import Loop, Objective, Progress, select_phase
+from hscmae.training.precision import precision_of
 from hscmae.training.views import kernel_views
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,10 @@ class DeepMethod(Method):
         if run is not None and loop.state.identity:
             self._require_same_run(loop.state.identity, identity, run)
         loop.state.identity = identity
+        # A resumed run keeps its own, whatever this machine is quick in.
+        loop.state.precision = loop.state.precision or distributed.first_of(
+            precision_of(settings.precision, self.config.network.width, device)
+        )
         where = [identity["data"], loop.state.phase, loop.state.step]
         if distributed.first_of(where) != where:
             raise InputError(
@@ -140,6 +145,7 @@ class DeepMethod(Method):
             "weights": objective.weights.current(),
             "seconds": round(loop.state.seconds, 1),
             "threads": loop.state.threads,
+            "precision": loop.state.precision,
         }
 
     def _fit_inputs(self, pairs: Pairs, rows: npt.NDArray[np.intp], device: torch.device) -> Features:

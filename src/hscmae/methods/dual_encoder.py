@@ -31,7 +31,6 @@ class DualEncoderObjective(Objective):
         super().__init__()
         self.config = config
         self.student = network
-        self.precision = getattr(torch, config.training.precision)
         self.weights = LossWeights(weights, learned=False)
         self.active = frozenset(self.weights.fixed)
 

@@ -66,7 +66,6 @@ class HSCMAEObjective(Objective):
             learned=loss.learn_weights,
         )
         self.active = frozenset(self.weights.fixed)
-        self.precision = getattr(torch, config.training.precision)
         # An SVD waits for the device; a ramp is another number at every step.
         singular = "global" in self.active and loss.correlation == "singular"
         self.capturable = not singular and not config.affinity.warmup

@@ -48,7 +48,7 @@ class Objective(nn.Module, ABC):
 
     weights: LossWeights
     steps: int = 1  # of a full run; set by the loop
-    precision: torch.dtype = torch.float32
+    precision: torch.dtype = torch.float32  # of the matrix products; set by the loop
     capturable: bool = False  # whether ``losses`` never waits for a GPU and does the same work at every step
 
     def autocast(self, batch: Batch) -> torch.autocast:
@@ -92,6 +92,7 @@ class State:
         logged: bytes of ``metrics.jsonl`` that belong to this state.
         seconds: time trained so far.
         threads: CPU threads of each process.
+        precision: type of the matrix products, once known.
         processes: how many share the batches.
         identity: what must agree for a resume: settings and data.
     """
@@ -104,6 +105,7 @@ class State:
     logged: int = 0
     seconds: float = 0.0
     threads: int = 1
+    precision: str = ""
     processes: int = 1
     identity: dict[str, Any] = field(default_factory=dict)
 
@@ -215,7 +217,7 @@ class Loop:
         elif measure is not None:
             self._measure(objective, measure, {"step": 0, "epoch": 0.0, "phase": phase})
         interval = max(1, self.planned // settings.evaluations)
-        objective.steps = self.planned
+        objective.steps, objective.precision = self.planned, getattr(torch, state.precision or "float32")
         # Rows that lack a modality come on top: a batch holds as many complete pairs as it would without them.
         batch_size = min(round(settings.batch_size / features.complete_share), len(features))
         sums: dict[str, Tensor] = {}
