@@ -31,7 +31,7 @@ class View(Section):
         "linear", description="standardised values, or components of a kernel on them, their sizes kept"
     )
     bandwidth: float = Field(1.0, gt=0, description="of the kernel, relative to the median squared distance")
-    linear: float = Field(1.0, ge=0, description="weight of the linear kernel beside the Gaussian one")
+    linear: float = Field(0.1, ge=0, description="weight of the linear kernel beside the Gaussian one")
     landmarks: Positive = Field(1024, description="training rows that the kernel is approximated by")
     rank: Positive = Field(512, description="leading components of the kernel that are kept")
 
