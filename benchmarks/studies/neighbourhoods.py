@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 
 import hscmae
 from benchmarks.studies.tasks import development, of_labels, pool
-from benchmarks.studies.views import CPU, FILES, TESTED
+from benchmarks.studies.views import CPU, FILES, shortened
 from hscmae.config import HSCMAEConfig
 from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Retrieval
@@ -34,12 +33,11 @@ from hscmae.training.views import kernel_views
 
 def cuts(data: Path, rows: list[int]) -> Iterator[tuple[str, Pairs]]:
     """Name and pairs of each cut; one with fewer training rows than asked for has all it has."""
-    ten = replace(of_labels(pool(data), 25, 35), split=None)
+    ten = of_labels(pool(data), 25, 35)
     for name, whole in [*((Path(file).stem, hscmae.read(data / file)) for file in FILES), ("ten labels", ten)]:
         cut = development(whole, 0)
-        train, test = np.random.default_rng(0).permutation(cut.rows_of("train")), cut.rows_of("test")[:TESTED]
-        for size in sorted({min(size, len(train)) for size in rows}):
-            yield name, cut.take(np.sort(np.concatenate([train[:size], test])))
+        for size in sorted({min(size, len(cut.rows_of("train"))) for size in rows}):
+            yield name, shortened(cut, size)
 
 
 def scores(pairs: Pairs, ks: list[int]) -> dict[int, float]:

@@ -11,13 +11,12 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import hscmae
 from benchmarks.studies.quality import DEEP, OURS
 from benchmarks.studies.tasks import development
-from benchmarks.studies.views import FILES
+from benchmarks.studies.views import FILES, shortened
 from hscmae.methods import get_method
 from hscmae.training.precision import speedup
 
@@ -30,9 +29,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"a product is {speedup(torch.device('cpu')):.1f} times quicker in bfloat16")
     for file in arguments.files:
-        whole = development(hscmae.read(arguments.data / file), 0)
-        train = np.random.default_rng(0).permutation(whole.rows_of("train"))[: arguments.rows]
-        pairs = whole.take(np.sort(np.concatenate([train, whole.rows_of("test")[:2000]])))
+        pairs = shortened(development(hscmae.read(arguments.data / file), 0), arguments.rows)
+        rows = len(pairs.rows_of("train"))
         for name in (*DEEP, OURS):
             told = []
             for precision in ("float32", "bfloat16"):
@@ -40,7 +38,7 @@ def main() -> None:
                 model = get_method(name)(training_precision=precision).fit(pairs.without_labels())
                 seconds = time.perf_counter() - began
                 told.append(f"{hscmae.evaluate(model, pairs)['avg/mAP']:.4f} in {seconds:.0f} s")
-            print(f"{Path(file).stem} {len(train)}, {name}: {', '.join(told)}", flush=True)
+            print(f"{Path(file).stem} {rows}, {name}: {', '.join(told)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -243,8 +243,8 @@ def solve_whitened(
     a, b = factors.values()  # (d_1, d_1), (d_2, d_2)
     whitened = torch.linalg.solve_triangular(a, moments.cross, upper=False)  # (d_1, d_2)
     whitened = torch.linalg.solve_triangular(b.T, whitened, upper=True, left=False)  # (d_1, d_2)
-    # The leading singular vectors by the narrower side's eigenvectors, in half the time of all of them; what squaring
-    # costs in digits falls on correlations below 1e-6.
+    # The leading singular vectors by the narrower side's eigenvectors, which are found sooner; what squaring costs in
+    # digits falls on correlations below 1e-6.
     tall = len(a) >= len(b)
     sides = whitened if tall else whitened.T
     values, vectors = torch.linalg.eigh(sides.T @ sides)  # (d of the narrower,), ascending
