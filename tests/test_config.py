@@ -214,4 +214,11 @@ def test_one_setting_of_a_section_leaves_the_methods_own_defaults_of_the_others(
     assert own.training.lr != Training().lr
     assert build(MODELS["infonce"], {"training": {"refit": False}}).training.lr == own.training.lr
     assert METHODS["infonce"](training_refit=False).config.training.lr == own.training.lr
-    assert METHODS["dcca"].from_settings({"head": {"ridge": 3.0}}).config.head.final is True
+    assert METHODS["dcca"].from_settings({"head": {"ridge": 3.0}}).config.head.final == "ridge"
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "ridge"), (False, "none")])
+def test_a_head_that_was_a_switch_is_known_again(before, now):
+    assert build(HSCMAEConfig, {"head": {"final": before}}).head.final == now
+    with pytest.raises(InputError, match=r"head\.final"):
+        build(HSCMAEConfig, {"head": {"final": "linear"}})

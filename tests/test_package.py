@@ -75,6 +75,67 @@ def test_the_registry_would_take_them(check: list[str], dist: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+# What each extra is for, as typed, or what of it can be done without a server, a network or weights.
+USES = {
+    "faiss": "-m hscmae index EMB --output index --backend faiss",
+    "hub": "-c import hscmae,huggingface_hub;hscmae.push_to_hub",
+    "lancedb": "-m hscmae index EMB --output index --backend lancedb",
+    "media": "-m hscmae demo --clips 60",
+    "metrics": "-m hscmae benchmark PAIRS --methods ridge-cca,supervised --seeds 1 --output out",
+    "onnx": "-m hscmae export RUN --output out",
+    "parquet": "-m hscmae convert PAIRS --output out.parquet",
+    "pgvector": "-c import hscmae.search.pgvector,psycopg",
+    "plots": "-m hscmae benchmark PAIRS --methods ridge-cca,pca --seeds 1 --output out",
+    "ray": "-m hscmae embed RUN PAIRS --output out --engine ray",
+    "serve": "-c import hscmae.serve.app",
+    "tensorboard": "-m hscmae train PAIRS --output out --tensorboard --set training.steps=2",
+    "transformers": "-c import hscmae.extract.transformers,transformers",
+    "tune": "-m hscmae tune PAIRS --method smoothed-cca --trials 1 --output out",
+    "umap": "-c import hscmae.report,umap",
+}
+
+PAIRS = """
+import hscmae
+from hscmae.data.store import write_store
+write_store(hscmae.synthetic_pairs(100).pairs, "pairs")
+"""
+
+
+@pytest.fixture(scope="module")
+def base(dist: Path) -> Path:
+    """An environment with the wheel and nothing else."""
+    subprocess.run([sys.executable, "-m", "venv", str(dist.parent / "base")], check=True)
+    python = dist.parent / "base" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel_of(dist)], check=True)
+    return python
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - {"all", "docs", "dev"}))
+def test_every_extra_brings_what_it_is_for(extra: str, dist: Path, base: Path, tmp_path: Path) -> None:
+    """Each alone, in an environment of its own on top of the base."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(python: Path, *arguments: object) -> str:
+        command = [str(python), *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(base, "-c", PAIRS)
+    run(base, "-m", "hscmae", "train", "pairs", "--method", "ridge-cca", "--output", "run")
+    run(base, "-m", "hscmae", "embed", "run", "pairs", "--output", "emb")
+    run(base, "-m", "venv", "own")
+    own = tmp_path / "own" / "bin" / "python"
+    (shared,) = (base.parents[1] / "lib").glob("*/site-packages")
+    (packages,) = (tmp_path / "own" / "lib").glob("*/site-packages")
+    (packages / "base.pth").write_text(f"{shared}\n")
+    run(own, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel_of(dist)}[{extra}]")
+    named = {"RUN": "run", "PAIRS": "pairs", "EMB": "emb"}
+    how, _, what = USES[extra].partition(" ")
+    run(own, how, *([what] if how == "-c" else [named.get(word, word) for word in what.split()]))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("version", PYTHONS)
 def test_the_wheel_works_where_nothing_else_is(version: str, dist: Path, tmp_path: Path) -> None:

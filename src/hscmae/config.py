@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hscmae.errors import InputError
 
@@ -118,11 +118,19 @@ class WarmStart(Section):
 
 
 class Head(Section):
-    """Linear CCA head on the embeddings."""
+    """CCA head on the embeddings."""
 
-    final: bool = Field(False, description="fit a head on the teacher's clean training embeddings")
+    final: Literal["none", "ridge", "smoothed"] = Field(
+        "none", description="head fitted on the teacher's clean training embeddings: by ridge CCA, or smoothed too"
+    )
     ridge: float = Field(1.0, gt=0, description="ridge relative to the mean eigenvalue")
     refresh: int = Field(0, ge=0, description="steps between fits of a head inside the local level; 0: none")
+
+    @field_validator("final", mode="before")
+    @classmethod
+    def _once_a_switch(cls, value: Any) -> Any:
+        # Models and settings of before there were two kinds.
+        return {False: "none", True: "ridge"}[value] if isinstance(value, bool) else value
 
 
 class Anchors(Section):
@@ -192,6 +200,7 @@ class HSCMAEConfig(DeepConfig):
     affinity: Affinity = Affinity()
     loss: Loss = Loss()
     warm_start: WarmStart = WarmStart()
+    head: Head = Head(final="smoothed", ridge=0.7)
     anchors: Anchors = Anchors(share=0.6)
     training: Training = Training(patience=5)
     weigh_pairs: bool = Field(True, description="count a pair by the chance that it is right")
@@ -222,7 +231,7 @@ PAPER: dict[str, Any] = {
     },
     "loss": {"tau": 0.1, "learn_weights": True},
     "warm_start": {"kind": "none"},
-    "head": {"final": True, "ridge": 1.0},
+    "head": {"final": "ridge", "ridge": 1.0},
     "anchors": {"share": 0.0},
     "training": {"lr": 1e-3, "patience": 10},
 }
@@ -230,7 +239,7 @@ PAPER: dict[str, Any] = {
 TUNED: dict[str, Any] = {
     "network": {"depth": 1, "dropout": 0.27},
     "masking": {"ratio": 0.76},
-    "affinity": {"k": 5, "tau_teacher": 0.038},
+    "affinity": {"k": 5, "tau_teacher": 0.038, "warmup": 100},
     "loss": {"tau": 0.2, "ridge": 0.039, "global_weight": 0.69, "local_weight": 0.47, "sample_weight": 1.76},
     "head": {"ridge": 1.2},
     "training": {"lr": 6e-3},

@@ -9,7 +9,15 @@ import torch
 from hscmae.data.synthetic import synthetic_pairs
 from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import covariances, ridge_cca
-from hscmae.linear.smoothing import ends, fuse, neighbourhood, smoothed_cca, smoothing_operator, top_neighbours
+from hscmae.linear.smoothing import (
+    ends,
+    fuse,
+    neighbourhood,
+    refined_cca,
+    smoothed_cca,
+    smoothing_operator,
+    top_neighbours,
+)
 
 
 def unit(z):
@@ -217,3 +225,42 @@ def test_without_a_number_of_neighbours_a_tenth_of_the_rows_is_taken():
         assert unasked.weight[m].equal(tenth.weight[m])
         assert not unasked.weight[m].allclose(fifty.weight[m])
     assert [neighbourhood(n) for n in (1, 500, 1999, 10**6)] == [50, 50, 199, 200]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_refined_solution_equals_dense_algebra(weighted, missing):
+    z = views(d1=6, d2=6)
+    rng = np.random.default_rng(1)
+    here = {m: rng.random(80) > (0.2 if missing else -1) for m in z}
+    weight = rng.random(80) if weighted else None
+    units = {m: unit(rows) for m, rows in z.items()}
+    a, b = (np.where(here[m][:, None], u - u[here[m]].mean(0), 0) for m, u in units.items())
+    w = np.ones(80) if weight is None else np.where(here["audio"] & here["visual"], weight, 1.0)
+    both = here["audio"] & here["visual"]
+    pairs = a.T @ (np.where(both, w, 0)[:, None] * b) / w[both].sum()
+    z1, z2 = (units[m] * here[m][:, None] for m in z)
+    operator = naive_operator(unit(z1 + w[:, None] * z2), 50, 0.1, unit(w[:, None] * z1 + z2))
+    cross = (pairs + a.T @ operator @ b / 80) / 2
+    (r1, r2) = (
+        np.linalg.cholesky(np.linalg.inv(c + 0.7 * np.trace(c) / 6 * np.eye(6)))
+        for c in (a.T @ a / here["audio"].sum(), b.T @ b / here["visual"].sum())
+    )
+    u, s, vt = np.linalg.svd(r1.T @ cross @ r2)
+    expected = (r1 @ u[:, :3] * s[:3]) @ (r2 @ vt[:3].T * s[:3]).T
+    maps = refined_cca(
+        as_tensors(z),
+        3,
+        ridge=0.7,
+        present={m: torch.from_numpy(rows) for m, rows in here.items()},
+        weight=None if weight is None else torch.from_numpy(w),
+    )
+    np.testing.assert_allclose(maps.weight["audio"] @ maps.weight["visual"].T, expected, atol=1e-9)
+    np.testing.assert_allclose(maps.correlation, s[:3], atol=1e-10)
+
+
+def test_refining_counts_directions_alone():
+    z = as_tensors(views(d1=6, d2=6))
+    longer = {m: rows * torch.rand(80, 1, dtype=rows.dtype).add(0.5) for m, rows in z.items()}
+    first, second = (refined_cca(rows, 3, ridge=1.0) for rows in (z, longer))
+    torch.testing.assert_close(first.correlation, second.correlation)

@@ -9,12 +9,13 @@ import torch
 import hscmae
 from conftest import make_pairs
 from hscmae.config import Anchors
-from hscmae.evaluation.selection import mutual_rows
+from hscmae.evaluation.selection import grounded_rows, mutual_rows, nearest
 from hscmae.linear.cca import covariances, ridge_cca
-from hscmae.linear.smoothing import smoothed_cca
+from hscmae.linear.smoothing import fuse, refined_cca, smoothed_cca
 from hscmae.methods import get_method
 from hscmae.methods import hscmae as module
-from hscmae.methods.closed_form import RIDGES, anchors_help, choose_ridge
+from hscmae.methods.closed_form import RIDGES, anchors_help, choose_ridge, folds, head_helps
+from hscmae.nn.anchors import attend
 from hscmae.streams import generator
 from hscmae.training.features import Batch
 
@@ -138,3 +139,74 @@ def test_the_network_keeps_to_what_was_found(help_, monkeypatch, tmp_path):
     model.save(tmp_path / "model")
     again = hscmae.load(tmp_path / "model")
     np.testing.assert_array_equal(*(m.embed_pairs(make_pairs())["audio"] for m in (model, again)))
+
+
+def refined(fit, held_out, anchors):
+    """Scores of held-out pairs without a head and with one, from the definition."""
+    maps = solve(fit, covariances(fit.x, fit.present))
+    near = [nearest(x.numpy(), len(x) // 10) for x in held_out.x.values()]
+    known, z = ({m: maps(m, x).float() for m, x in part.x.items()} for part in (fit, held_out))
+    head = refined_cca(known, 4, ridge=0.7, present=fit.present)
+    scores = []
+    for change in (lambda _, x: x, lambda m, x: head(m, torch.nn.functional.normalize(x, dim=1))):
+        own, targets = ({m: change(m, x) for m, x in part.items()} for part in (z, known))
+        if anchors.share:
+            targets = fuse(targets, fit.present)[: anchors.rows]
+            own = {m: attend(x, targets, tau=anchors.tau, share=anchors.share) for m, x in own.items()}
+        scores.append(grounded_rows(*(x.numpy() for x in own.values()), *near))
+    return scores
+
+
+@pytest.mark.parametrize("noise", [0.3, 6.0])
+@pytest.mark.parametrize("anchors", [Anchors(), Anchors(share=0.6, rows=50)])
+def test_a_head_is_taken_where_it_is_better_by_a_standard_error(anchors, noise):
+    rows = batch()
+    rows = Batch({m: x + noise * torch.randn_like(x) for m, x in rows.x.items()}, rows.present, rows.rows)
+    pairs = [refined(*parts, anchors) for parts in folds(rows, 0)]
+    plain, headed = (np.concatenate(own) for own in zip(*pairs, strict=True))
+    lead = headed - plain
+    expected = lead.mean() > lead.std(ddof=1) / len(lead) ** 0.5
+    assert head_helps(rows, solve, 4, 0.7, anchors, 0) == expected
+
+
+def test_a_head_mends_a_start_that_weighs_its_directions_badly_and_wrong_pairs_are_left_without():
+    rng = np.random.default_rng(0)
+    cause = rng.normal(size=(600, 6))
+    x = {
+        m: torch.from_numpy(cause @ rng.normal(size=(6, d)) + rng.normal(size=(600, d)))
+        for m, d in (("a", 9), ("v", 12))
+    }
+    present = {m: torch.ones(600, dtype=torch.bool) for m in x}
+    wrong = {"a": x["a"][torch.randperm(600)], "v": x["v"]}
+
+    def bad(fit, moments):
+        return ridge_cca(moments, 6, 100.0)
+
+    helps = [head_helps(Batch(v, present, torch.arange(600)), bad, 6, 0.1, Anchors(), 0) for v in (x, wrong)]
+    assert helps == [True, False]
+
+
+def test_with_too_few_rows_to_see_it_there_is_no_head():
+    rows = batch(8)
+    assert not head_helps(rows, solve, 4, 0.7, Anchors(), 0)
+
+
+@pytest.mark.parametrize("help_", [True, False])
+def test_the_network_has_a_head_where_that_was_found(help_, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "head_helps", lambda *_: help_)
+    quick = {"dim": 6, "network_width": 16, "training_steps": 4, "training_evaluations": 2, "weigh_pairs": False}
+    pairs, model = make_pairs(), get_method("hscmae")(**quick).fit(make_pairs())
+    assert (model.head_ is not None) == model.summary_["head"] == help_
+    model.save(tmp_path / "model")
+    again = hscmae.load(tmp_path / "model")
+    np.testing.assert_array_equal(*(m.embed_pairs(pairs)["audio"] for m in (model, again)))
+    if help_:
+        head, model.head_, model.anchors_ = model.head_, None, None
+        z = {m: torch.from_numpy(rows) for m, rows in model.embed_pairs(pairs.of_split("train")).items()}
+        expected = refined_cca(z, 6, ridge=0.7).correlation.float()
+        torch.testing.assert_close(head.correlation, expected, atol=1e-4, rtol=0)
+
+
+def test_with_nothing_to_choose_by_there_is_no_head():
+    quick = {"dim": 6, "network_width": 16, "training_steps": 4, "training_validation_share": 0.0}
+    assert get_method("hscmae")(**quick).fit(make_pairs()).head_ is None

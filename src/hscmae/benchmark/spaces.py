@@ -70,7 +70,7 @@ def space(contender: Contender) -> dict[str, Range]:
     without |= {name for name in ("ridge", "warm_start.ridge", "k") if value.get(name) == 0}  # chosen in the fit
     if value.get("view.kind") == "linear":
         without.add("view.bandwidth")
-    if value.get("head.final") is False and not value.get("head.refresh"):
+    if value.get("head.final") == "none" and not value.get("head.refresh"):
         without.add("head.ridge")
     if value.get("warm_start.kind", "none") == "none":
         without |= {"warm_start.ridge", "network.branch_scale"}

@@ -15,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.linear.cca import BLOCK, CanonicalMaps, Covariances, blended, covariances, solve_whitened, whitening
+from hscmae.linear.cca import (
+    BLOCK,
+    CanonicalMaps,
+    Covariances,
+    blended,
+    covariances,
+    ridge_cca,
+    solve_whitened,
+    whitening,
+)
 
 # Mining affinities takes time and memory that grow with the square of the rows: callers draw a sample above this.
 MAX_ROWS = 50_000
@@ -203,6 +212,64 @@ def smoothed_cca(
     drawn = blended(moments, background, share)
     factors = whitening(drawn.within, ridge)
     maps = solve_whitened(drawn, factors, dim, scale=scale)
+    n = len(next(iter(x.values())))
+    for _ in range(rounds):
+        z = {m: maps(m, rows) for m, rows in x.items()}
+        cross = torch.lerp(_smoothed_cross(x, z, moments, k, tau, hops, present, weight), moments.cross, k / (k + n))
+        drawn = blended(replace(moments, cross=cross), background, share)
+        maps = solve_whitened(drawn, factors, dim, scale=scale)
+    return maps
+
+
+def refined_cca(
+    z: Mapping[str, Tensor],
+    dim: int,
+    *,
+    ridge: float,
+    tau: float = 0.1,
+    present: Mapping[str, Tensor] | None = None,
+    weight: Tensor | None = None,
+) -> CanonicalMaps:
+    r"""CCA of embeddings that are good already: of pairs and of neighbourhoods, half and half.
+
+    The cross-covariance is :math:`Z_1^\top (I + W) Z_2 / 2`, ``W`` mined from the embeddings themselves, once. What it
+    gains over them comes from solving again in few dimensions, where little of a ridge is needed; with wrong pairs
+    that is more than the pairs can bear (``docs/decisions.md``, 2026-11-27).
+
+    Args:
+        z: embeddings of two modalities, each of shape (n, d); counted by their directions.
+        dim: number of directions.
+        ridge: see ``ridge_cca``.
+        tau: temperature of the affinities.
+        present: modality -> rows that have it, shape (n,).
+        weight: see ``smoothed_cca``.
+
+    Returns:
+        Maps of unit rows.
+
+    >>> cause = torch.randn(300, 2)
+    >>> z = {m: cause @ torch.randn(2, 8) + torch.randn(300, 8) for m in ("audio", "visual")}
+    >>> refined_cca(z, dim=2, ridge=1.0)("audio", F.normalize(z["audio"], dim=1)).shape
+    torch.Size([300, 2])
+    """
+    unit = {m: F.normalize(rows, dim=1) for m, rows in z.items()}
+    moments = covariances(unit, present, weight)
+    k = neighbourhood(len(next(iter(unit.values()))))
+    cross = torch.lerp(_smoothed_cross(unit, unit, moments, k, tau, 1, present, weight), moments.cross, 0.5)
+    return ridge_cca(replace(moments, cross=cross), dim, ridge)
+
+
+def _smoothed_cross(
+    x: Mapping[str, Tensor],
+    z: Mapping[str, Tensor],
+    moments: Covariances,
+    k: int,
+    tau: float,
+    hops: int,
+    present: Mapping[str, Tensor] | None,
+    weight: Tensor | None,
+) -> Tensor:
+    """Cross-covariance of rows (n, d_m) and their partners' neighbourhoods, as the embeddings z mine them."""
     first, second = x
     # Either side may be smoothed, by W or its transpose: that with fewer columns.
     narrow = min(x, key=lambda m: x[m].shape[1])
@@ -212,24 +279,17 @@ def smoothed_cca(
         kept = x[m][rows].double() - moments.mean[m]
         return kept if present is None else torch.where(present[m][rows, None], kept, 0.0)
 
-    for _ in range(rounds):
-        z = {m: maps(m, rows) for m, rows in x.items()}
-        if weight is None:
-            operator = smoothing_operator(fuse(z, present), k, tau)
-        else:
-            one, other = ends(z, weight, present)
-            operator = smoothing_operator(one, k, tau, other=other)
-            operator = operator.T.coalesce() if narrow == first else operator
-        smoothed = centred(narrow, slice(None))  # (n, d of the narrow)
-        for _ in range(hops):
-            smoothed = torch.sparse.mm(operator, smoothed)
-        cross = smoothed.new_zeros(smoothed.shape[1], x[wide].shape[1])
-        for start in range(0, len(smoothed), BLOCK):
-            here = slice(start, start + BLOCK)
-            cross.addmm_(smoothed[here].T, centred(wide, here))
-        cross = torch.lerp(
-            (cross if narrow == first else cross.T) / len(smoothed), moments.cross, k / (k + len(smoothed))
-        )
-        drawn = blended(replace(moments, cross=cross), background, share)
-        maps = solve_whitened(drawn, factors, dim, scale=scale)
-    return maps
+    if weight is None:
+        operator = smoothing_operator(fuse(z, present), k, tau)
+    else:
+        one, other = ends(z, weight, present)
+        operator = smoothing_operator(one, k, tau, other=other)
+        operator = operator.T.coalesce() if narrow == first else operator
+    smoothed = centred(narrow, slice(None))  # (n, d of the narrow)
+    for _ in range(hops):
+        smoothed = torch.sparse.mm(operator, smoothed)
+    cross = smoothed.new_zeros(smoothed.shape[1], x[wide].shape[1])
+    for start in range(0, len(smoothed), BLOCK):
+        here = slice(start, start + BLOCK)
+        cross.addmm_(smoothed[here].T, centred(wide, here))
+    return (cross if narrow == first else cross.T) / len(smoothed)

@@ -29,13 +29,13 @@ class InfoNCE(_InfoNCE):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., loss_tau: float = ...
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., loss_tau: float = ...
     ) -> None: ...
 
 class SoftCLIP(_SoftCLIP):
@@ -46,14 +46,14 @@ class SoftCLIP(_SoftCLIP):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., loss_tau: float = ..., loss_soft_share: float = ...,
-        loss_tau_target: float = ...
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., loss_tau: float = ...,
+        loss_soft_share: float = ..., loss_tau_target: float = ...
     ) -> None: ...
 
 class DCCA(_DCCA):
@@ -64,13 +64,13 @@ class DCCA(_DCCA):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., loss_ridge: float = ...,
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., loss_ridge: float = ...,
         loss_correlation: Literal["singular", "frobenius"] = ...
     ) -> None: ...
 
@@ -82,13 +82,13 @@ class DCCAE(_DCCAE):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., loss_ridge: float = ...,
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., loss_ridge: float = ...,
         loss_correlation: Literal["singular", "frobenius"] = ..., loss_reconstruction_weight: float = ...
     ) -> None: ...
 
@@ -100,14 +100,14 @@ class HSCMAE(_HSCMAE):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., masking_ratio: float = ..., masking_spread: float = ...,
-        masking_steps_ratio: float = ..., teacher_decay: float = ...,
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., masking_ratio: float = ...,
+        masking_spread: float = ..., masking_steps_ratio: float = ..., teacher_decay: float = ...,
         affinity_source: Literal["batch", "queue", "train"] = ..., affinity_keys: Literal["student", "teacher"] = ...,
         affinity_k: int = ..., affinity_tau_teacher: float = ..., affinity_pair_share: float = ...,
         affinity_mask_pair: bool = ..., affinity_queue_size: int = ..., affinity_refresh: int = ...,
@@ -191,14 +191,14 @@ class CAVMAE(_CAVMAE):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., masking_ratio: float = ..., loss_tau: float = ...,
-        loss_contrastive_weight: float = ..., loss_reconstruction_weight: float = ...
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., masking_ratio: float = ...,
+        loss_tau: float = ..., loss_contrastive_weight: float = ..., loss_reconstruction_weight: float = ...
     ) -> None: ...
 
 class MAE(_MAE):
@@ -209,13 +209,13 @@ class MAE(_MAE):
         anchors_tau: float = ..., view_kind: Literal["linear", "kernel"] = ..., view_bandwidth: float = ...,
         view_linear: float = ..., view_landmarks: int = ..., view_rank: int = ..., network_width: int = ...,
         network_depth: int = ..., network_decoder_depth: int = ..., network_dropout: float = ...,
-        network_branch_scale: float = ..., head_final: bool = ..., head_ridge: float = ..., head_refresh: int = ...,
-        training_epochs: int = ..., training_steps: int = ..., training_batch_size: int = ...,
-        training_shuffle_block: int = ..., training_lr: float = ..., training_weight_decay: float = ...,
-        training_warmup: int = ..., training_grad_clip: float = ..., training_validation_share: float = ...,
-        training_evaluations: int = ..., training_patience: int = ..., training_refit: bool = ...,
-        training_precision: Literal["auto", "float32", "bfloat16"] = ..., training_device: str = ...,
-        training_checkpoint_seconds: float = ..., masking_ratio: float = ...
+        network_branch_scale: float = ..., head_final: Literal["none", "ridge", "smoothed"] = ...,
+        head_ridge: float = ..., head_refresh: int = ..., training_epochs: int = ..., training_steps: int = ...,
+        training_batch_size: int = ..., training_shuffle_block: int = ..., training_lr: float = ...,
+        training_weight_decay: float = ..., training_warmup: int = ..., training_grad_clip: float = ...,
+        training_validation_share: float = ..., training_evaluations: int = ..., training_patience: int = ...,
+        training_refit: bool = ..., training_precision: Literal["auto", "float32", "bfloat16"] = ...,
+        training_device: str = ..., training_checkpoint_seconds: float = ..., masking_ratio: float = ...
     ) -> None: ...
 
 METHODS: dict[str, type[Method]]

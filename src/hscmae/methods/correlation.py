@@ -30,7 +30,7 @@ class DCCAConfig(DeepConfig):
     network: NetworkSettings = NetworkSettings(dropout=0.7)
     training: Training = Training(lr=3e-3)
     loss: CorrelationLoss = CorrelationLoss()
-    head: Head = Head(final=True, ridge=10.0)
+    head: Head = Head(final="ridge", ridge=10.0)
 
 
 def canonical_correlation(a: Tensor, v: Tensor, both: Tensor, settings: CorrelationLoss) -> Tensor:
@@ -51,7 +51,7 @@ class DCCA(DualEncoder):
     """Deep CCA (Andrew et al. 2013).
 
     Its loss is unchanged by any invertible map of one modality, so a cosine needs the linear CCA head at the end;
-    ``head.final`` false is the cosine of raw outputs that some papers report.
+    ``head.final: none`` is the cosine of raw outputs that some papers report.
     """
 
     name = "dcca"
@@ -74,7 +74,7 @@ class DCCAEConfig(DeepConfig):
     network: NetworkSettings = NetworkSettings(dropout=0.7)
     training: Training = Training(lr=3e-3)
     loss: DCCAELoss = DCCAELoss()
-    head: Head = Head(final=True, ridge=10.0)
+    head: Head = Head(final="ridge", ridge=10.0)
 
 
 class DCCAEObjective(ReconstructionObjective):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hscmae.config import MIN_STEPS, PRESETS, HSCMAEConfig
+from hscmae.config import MIN_STEPS, PRESETS, Anchors, HSCMAEConfig
 from hscmae.linear.cca import CanonicalMaps, Covariances, blended, covariances, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, ends, fuse, smoothed_cca
 from hscmae.losses.affinity import mine_neighbours
@@ -25,7 +25,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
-from hscmae.methods.closed_form import USUAL_RIDGE, anchors_help, choose_ridge
+from hscmae.methods.closed_form import USUAL_RIDGE, anchors_help, choose_ridge, head_helps
 from hscmae.methods.deep import DeepMethod
 from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
@@ -304,10 +304,16 @@ class HSCMAE(DeepMethod):
         usual = USUAL_RIDGE[warm.kind] if self.views_ else None
         ridge = warm.ridge or choose_ridge(rows, self._closed_form, seed, usual)
         prepared: dict[str, Any] = {"warm_start_ridge": ridge}
-        if anchors.share and self.config.training.validation_share:
-            prepared["anchors"] = anchors_help(
-                rows, lambda fit, moments: self._closed_form(fit, ridge, moments), anchors, seed
-            )
+
+        def start(fit: Batch, moments: Covariances) -> CanonicalMaps:
+            return self._closed_form(fit, ridge, moments)
+
+        choosing = self.config.training.validation_share > 0
+        if anchors.share and choosing:
+            prepared["anchors"] = anchors_help(rows, start, anchors, seed)
+        if self.config.head.final == "smoothed":
+            used = anchors if prepared.get("anchors", True) else Anchors()
+            prepared["head"] = choosing and head_helps(rows, start, self.config.dim, self.config.head.ridge, used, seed)
         return prepared
 
     def _warm_rows(self, features: Features) -> Batch:

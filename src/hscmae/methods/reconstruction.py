@@ -71,7 +71,7 @@ class MAEConfig(DeepConfig):
     network: NetworkSettings = NetworkSettings()
     training: Training = Training(lr=3e-3)
     masking: ValueMasking = ValueMasking()
-    head: Head = Head(final=True)
+    head: Head = Head(final="ridge")
 
 
 class MAEObjective(ReconstructionObjective):
@@ -91,7 +91,7 @@ class MAE(DualEncoder):
     """Masked autoencoder (He et al. 2022) on features, each modality by itself.
 
     Its only link between the modalities is the ridge CCA head fitted at the end on the training pairs: without it
-    (``head.final`` false) retrieval is near chance.
+    (``head.final: none``) retrieval is near chance.
     """
 
     name = "mae"
