@@ -97,7 +97,7 @@ USES = {
 PAIRS = """
 import hscmae
 from hscmae.data.store import write_store
-write_store(hscmae.synthetic_pairs(100).pairs, "pairs")
+write_store(hscmae.synthetic_pairs(400).pairs, "pairs")
 """
 
 

@@ -24,7 +24,7 @@ from hscmae.data.pairs import Pairs
 from hscmae.evaluation.retrieval import Retrieval
 from hscmae.linear.cca import CanonicalMaps, Covariances, covariances
 from hscmae.linear.smoothing import smoothed_cca
-from hscmae.methods.closed_form import USUAL_RIDGE, choose_ridge
+from hscmae.methods.closed_form import USUAL_RIDGE, CrossFit
 from hscmae.training.features import Batch, Features
 from hscmae.training.views import kernel_views
 
@@ -60,7 +60,7 @@ def solve(rows: Batch, ridge: float, moments: Covariances) -> CanonicalMaps:
 def score(train: Features, test: Features, pairs: Pairs, usual: float | None) -> float:
     """mAP of the closed form."""
     rows = train.batch(torch.arange(len(train)))
-    maps = solve(rows, choose_ridge(rows, solve, 0, usual), covariances(rows.x, rows.present))
+    maps = solve(rows, CrossFit(rows, solve, 0).choose_ridge(usual), covariances(rows.x, rows.present))
     z = {m: maps(m, x).numpy() for m, x in test.batch(torch.arange(len(test))).x.items()}
     found = Retrieval(z, pairs.take(pairs.rows_of("test")).labels).metrics(bootstrap=0)
     return float(found["avg/mAP"])

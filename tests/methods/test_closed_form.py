@@ -13,8 +13,7 @@ from hscmae.evaluation.selection import grounded_rows, mutual_rows, nearest
 from hscmae.linear.cca import covariances, ridge_cca
 from hscmae.linear.smoothing import fuse, refined_cca, smoothed_cca
 from hscmae.methods import get_method
-from hscmae.methods import hscmae as module
-from hscmae.methods.closed_form import RIDGES, anchors_help, choose_ridge, folds, head_helps
+from hscmae.methods.closed_form import RIDGES, CrossFit, folds
 from hscmae.nn.anchors import attend
 from hscmae.streams import generator
 from hscmae.training.features import Batch
@@ -46,7 +45,7 @@ def test_the_choice_is_that_of_separate_solves(name):
         solved.append((fit, ridge, method._closed_form(fit, ridge, moments)))
         return solved[-1][2]
 
-    chosen = {usual: choose_ridge(rows, solve, 0, usual) for usual in (None, 3.0, 10.0)}
+    chosen = {usual: CrossFit(rows, solve, 0).choose_ridge(usual) for usual in (None, 3.0, 10.0)}
     order = torch.randperm(150, generator=generator(0, "ridge"))
     scores = [[] for _ in RIDGES]
     for fold in range(3):
@@ -58,7 +57,7 @@ def test_the_choice_is_that_of_separate_solves(name):
                 name, {m: v[fit] for m, v in rows.x.items()}, {m: v[fit] for m, v in rows.present.items()}, ridge
             )
             scores[i] += list(mutual_rows(*(maps(m, v[complete]).numpy() for m, v in rows.x.items())))
-            _, used, found = solved[fold * len(RIDGES) + i]
+            _, used, found = solved[i * 3 + fold]
             assert used == ridge
             np.testing.assert_allclose(found.correlation, maps.correlation, atol=1e-10)
             for m in rows.x:
@@ -86,20 +85,21 @@ def of_one(right):
 
 @pytest.mark.parametrize("right", RIDGES)
 def test_a_ridge_that_is_seen_to_be_better_is_taken(right):
-    assert choose_ridge(batch(), of_one(right), 0) == choose_ridge(batch(), of_one(right), 0, 3.0) == right
+    start = CrossFit(batch(), of_one(right), 0)
+    assert start.choose_ridge() == start.choose_ridge(3.0) == right
 
 
 def test_of_ridges_that_agree_alike_the_usual_one_is_taken():
-    assert choose_ridge(batch(), of_one(None), 0, 30.0) == 30
-    assert choose_ridge(batch(), of_one(None), 0, 5.0) in (3, 10)
+    assert CrossFit(batch(), of_one(None), 0).choose_ridge(30.0) == 30
+    assert CrossFit(batch(), of_one(None), 0).choose_ridge(5.0) in (3, 10)
 
 
 def test_with_too_few_rows_to_measure_on_the_usual_ridge_is_taken():
-    assert choose_ridge(batch(8), of_one(1.0), 0, 3.0) == 3
+    assert CrossFit(batch(8), of_one(1.0), 0).choose_ridge(3.0) == 3
 
 
-def solve(fit, moments):
-    return ridge_cca(moments, 6, 1.0)
+def solve(fit, ridge, moments):
+    return ridge_cca(moments, 6, ridge)
 
 
 def test_anchors_help_where_clips_of_a_kind_lie_together():
@@ -108,7 +108,7 @@ def test_anchors_help_where_clips_of_a_kind_lie_together():
     kinds = rng.integers(8, size=600)
     x = {m: torch.from_numpy(c[kinds] + 2 * rng.normal(size=(600, c.shape[1]))) for m, c in centres.items()}
     rows = Batch(x, {m: torch.ones(600, dtype=torch.bool) for m in x}, torch.arange(600))
-    assert anchors_help(rows, solve, Anchors(share=0.6), 0)
+    assert CrossFit(rows, solve, 0).anchors_help(1.0, Anchors(share=0.6))
 
 
 def test_anchors_that_wipe_out_what_tells_clips_apart_are_left_out():
@@ -120,19 +120,19 @@ def test_anchors_that_wipe_out_what_tells_clips_apart_are_left_out():
         for m, d in (("a", 9), ("v", 12))
     }
     rows = Batch(x, {m: torch.ones(600, dtype=torch.bool) for m in x}, torch.arange(600))
-    assert not anchors_help(rows, solve, Anchors(share=1.0, tau=1.0), 0)
+    assert not CrossFit(rows, solve, 0).anchors_help(1.0, Anchors(share=1.0, tau=1.0))
 
 
 def test_with_too_few_rows_to_see_it_anchors_stay():
     rows = batch(160)
     few = Batch({m: v[:8] for m, v in rows.x.items()}, {m: v[:8] for m, v in rows.present.items()}, rows.rows[:8])
-    assert anchors_help(few, solve, Anchors(share=0.6), 0)
+    assert CrossFit(few, solve, 0).anchors_help(1.0, Anchors(share=0.6))
 
 
 @pytest.mark.parametrize("help_", [True, False])
 def test_the_network_keeps_to_what_was_found(help_, monkeypatch, tmp_path):
 
-    monkeypatch.setattr(module, "anchors_help", lambda *_: help_)
+    monkeypatch.setattr(CrossFit, "anchors_help", lambda *_: help_)
     quick = {"dim": 6, "network_width": 16, "training_steps": 4, "training_evaluations": 2}
     model = get_method("hscmae")(**quick).fit(make_pairs())
     assert (model.anchors_ is not None) == model.summary_["anchors"] == help_
@@ -143,7 +143,7 @@ def test_the_network_keeps_to_what_was_found(help_, monkeypatch, tmp_path):
 
 def refined(fit, held_out, anchors):
     """Scores of held-out pairs without a head and with one, from the definition."""
-    maps = solve(fit, covariances(fit.x, fit.present))
+    maps = solve(fit, 1.0, covariances(fit.x, fit.present))
     near = [nearest(x.numpy(), len(x) // 10) for x in held_out.x.values()]
     known, z = ({m: maps(m, x).float() for m, x in part.x.items()} for part in (fit, held_out))
     head = refined_cca(known, 4, ridge=0.7, present=fit.present)
@@ -166,7 +166,7 @@ def test_a_head_is_taken_where_it_is_better_by_a_standard_error(anchors, noise):
     plain, headed = (np.concatenate(own) for own in zip(*pairs, strict=True))
     lead = headed - plain
     expected = lead.mean() > lead.std(ddof=1) / len(lead) ** 0.5
-    assert head_helps(rows, solve, 4, 0.7, anchors, 0) == expected
+    assert CrossFit(rows, solve, 0).head_helps(1.0, 4, 0.7, anchors) == expected
 
 
 def test_a_head_mends_a_start_that_weighs_its_directions_badly_and_wrong_pairs_are_left_without():
@@ -178,22 +178,18 @@ def test_a_head_mends_a_start_that_weighs_its_directions_badly_and_wrong_pairs_a
     }
     present = {m: torch.ones(600, dtype=torch.bool) for m in x}
     wrong = {"a": x["a"][torch.randperm(600)], "v": x["v"]}
-
-    def bad(fit, moments):
-        return ridge_cca(moments, 6, 100.0)
-
-    helps = [head_helps(Batch(v, present, torch.arange(600)), bad, 6, 0.1, Anchors(), 0) for v in (x, wrong)]
-    assert helps == [True, False]
+    starts = [CrossFit(Batch(v, present, torch.arange(600)), solve, 0) for v in (x, wrong)]
+    assert [start.head_helps(100.0, 6, 0.1, Anchors()) for start in starts] == [True, False]
 
 
 def test_with_too_few_rows_to_see_it_there_is_no_head():
     rows = batch(8)
-    assert not head_helps(rows, solve, 4, 0.7, Anchors(), 0)
+    assert not CrossFit(rows, solve, 0).head_helps(1.0, 4, 0.7, Anchors())
 
 
 @pytest.mark.parametrize("help_", [True, False])
 def test_the_network_has_a_head_where_that_was_found(help_, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "head_helps", lambda *_: help_)
+    monkeypatch.setattr(CrossFit, "head_helps", lambda *_: help_)
     quick = {"dim": 6, "network_width": 16, "training_steps": 4, "training_evaluations": 2, "weigh_pairs": False}
     pairs, model = make_pairs(), get_method("hscmae")(**quick).fit(make_pairs())
     assert (model.head_ is not None) == model.summary_["head"] == help_

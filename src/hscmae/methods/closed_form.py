@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from hscmae.config import Anchors
 from hscmae.evaluation.selection import grounded_rows, mutual_rows, nearest
@@ -24,104 +28,111 @@ ROWS = 4096
 FOLDS = 3
 
 
-def choose_ridge(
-    rows: Batch, solve: Callable[[Batch, float, Covariances], CanonicalMaps], seed: int, usual: float | None = None
-) -> float:
-    """The ridge whose solutions agree best on rows that they were not fitted on; of what is as good, a usual one.
-
-    Agreement is mutual k-NN across the modalities over three folds. Of few pairs, or wrong ones, its curve is flatter
-    than its noise: where a usual ridge is known, it is left only for solutions that agree better pair by pair, by a
-    standard error, and of those that do not agree worse than the best the nearest to it is taken. What that gains:
-    ``docs/decisions.md``, 2026-11-26.
+class CrossFit:
+    """A closed form solved without each of three folds of some rows in turn, at any ridge; solutions are kept.
 
     Args:
         rows: standardised training rows; at most 4,096 of them are used.
         solve: closed form from rows, a ridge and the covariances of the rows.
         seed: draws the rows and the folds.
-        usual: a ridge that is good for most features; the best is taken where there is none.
     """
-    agreement: dict[float, list[torch.Tensor]] = {ridge: [] for ridge in RIDGES}
-    for fit, held_out in folds(rows, seed):
-        moments = covariances(fit.x, fit.present, fit.weight)
-        for ridge in RIDGES:
-            maps = solve(fit, ridge, moments)
-            first, second = (maps(m, x).cpu().numpy() for m, x in held_out.x.items())
-            agreement[ridge].append(torch.from_numpy(mutual_rows(first, second)))
-    if not any(agreement.values()):
-        return usual or RIDGES[len(RIDGES) // 2]
-    scores = {ridge: torch.cat(parts) for ridge, parts in agreement.items()}
-    best = max(scores, key=lambda ridge: float(scores[ridge].mean()))
-    if usual is None:
-        return best
-    kept = [ridge for ridge, own in scores.items() if not better(scores[best], own)]
-    return min(kept, key=lambda ridge: abs(math.log(ridge / usual)))
 
+    def __init__(self, rows: Batch, solve: Callable[[Batch, float, Covariances], CanonicalMaps], seed: int) -> None:
+        self.solve = solve
+        self.parts = list(folds(rows, seed))
+        self.moments = [covariances(fit.x, fit.present, fit.weight) for fit, _ in self.parts]
+        self.solved: dict[float, list[CanonicalMaps]] = {}
 
-def anchors_help(
-    rows: Batch, solve: Callable[[Batch, Covariances], CanonicalMaps], anchors: Anchors, seed: int
-) -> bool:
-    """Whether a closed form is at least as good with anchors as without, on rows not fitted.
+    @cached_property
+    def near(self) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+        """Held-out rows' neighbours by what the closed form sees, of either modality."""
+        found = []
+        for _, held_out in self.parts:
+            first, second = (nearest(x.cpu().numpy(), max(1, len(x) // 10)) for x in held_out.x.values())
+            found.append((first, second))
+        return found
 
-    Anchors blur, and mutual k-NN rises with blurring: so it is multiplied by feature k-NN, which falls.
+    def solutions(self, ridge: float) -> list[CanonicalMaps]:
+        """One a fold; none where there are too few rows to measure on."""
+        if ridge not in self.solved:
+            self.solved[ridge] = [
+                self.solve(fit, ridge, moments) for (fit, _), moments in zip(self.parts, self.moments, strict=True)
+            ]
+        return self.solved[ridge]
 
-    Args:
-        rows: see ``choose_ridge``.
-        solve: closed form from rows and their covariances.
-        anchors: their settings.
-        seed: draws the rows and the folds.
-    """
-    leads = []
-    for fit, held_out in folds(rows, seed):
-        maps = solve(fit, covariances(fit.x, fit.present, fit.weight))
-        known = fuse({m: maps(m, x).float() for m, x in fit.x.items()}, fit.present)[: anchors.rows]
-        plain = {m: maps(m, x).float() for m, x in held_out.x.items()}
-        drawn = {m: attend(z, known, tau=anchors.tau, share=anchors.share) for m, z in plain.items()}
-        near = [nearest(x.cpu().numpy(), max(1, len(x) // 10)) for x in held_out.x.values()]
-        scores = []
-        for way in (drawn, plain):
-            first, second = (z.cpu().numpy() for z in way.values())
-            scores.append(torch.from_numpy(grounded_rows(first, second, near[0], near[1], power=1.0)))
-        leads.append(scores[1] - scores[0])
-    if not leads:
-        return True
-    return float(torch.cat(leads).mean()) <= 0
+    def choose_ridge(self, usual: float | None = None) -> float:
+        """The ridge whose solutions agree best on rows that they were not fitted on; of what is as good, a usual one.
 
+        Agreement is mutual k-NN across the modalities. Of few pairs, or wrong ones, its curve is flatter than its
+        noise: where a usual ridge is known, it is left only for solutions that agree better pair by pair, by a
+        standard error, and of those that do not agree worse than the best the nearest to it is taken. What that gains:
+        ``docs/decisions.md``, 2026-11-26.
 
-def head_helps(
-    rows: Batch,
-    solve: Callable[[Batch, Covariances], CanonicalMaps],
-    dim: int,
-    ridge: float,
-    anchors: Anchors,
-    seed: int,
-) -> bool:
-    """Whether ``refined_cca`` on the embeddings of a closed form is better than without, on rows not fitted.
+        Args:
+            usual: a ridge that is good for most features; the best is taken where there is none.
+        """
+        scores: dict[float, Tensor] = {}
+        for ridge in RIDGES if self.parts else ():
+            agreement = []
+            for maps, (_, held_out) in zip(self.solutions(ridge), self.parts, strict=True):
+                first, second = (z.cpu().numpy() for z in _embedded(maps, held_out.x).values())
+                agreement.append(torch.from_numpy(mutual_rows(first, second)))
+            scores[ridge] = torch.cat(agreement)
+        if not scores:
+            return usual or RIDGES[len(RIDGES) // 2]
+        best = max(scores, key=lambda ridge: float(scores[ridge].mean()))
+        if usual is None:
+            return best
+        kept = [ridge for ridge, own in scores.items() if not better(scores[best], own)]
+        return min(kept, key=lambda ridge: abs(math.log(ridge / usual)))
 
-    By mutual k-NN times the root of feature k-NN, by a standard error: it is where pairs are right, and where many of
-    them are wrong, which costs a refined solution more, it is not.
+    def anchors_help(self, ridge: float, anchors: Anchors) -> bool:
+        """Whether the closed form is at least as good with anchors as without.
 
-    Args:
-        rows: see ``choose_ridge``.
-        solve: closed form from rows and their covariances.
-        dim: number of directions.
-        ridge: of the head.
-        anchors: as they will be used; of no share where they will not.
-        seed: draws the rows and the folds.
-    """
-    scores: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
-    for fit, held_out in folds(rows, seed):
-        maps = solve(fit, covariances(fit.x, fit.present, fit.weight))
-        known, plain = ({m: maps(m, x).float() for m, x in part.x.items()} for part in (fit, held_out))
-        head = refined_cca(known, dim, ridge=ridge, present=fit.present, weight=fit.weight)
-        near = [nearest(x.cpu().numpy(), max(1, len(x) // 10)) for x in held_out.x.values()]
-        refined = tuple({m: head(m, F.normalize(z, dim=1)) for m, z in part.items()} for part in (known, plain))
-        for own, (fitted, z) in zip(scores, (refined, (known, plain)), strict=True):
+        Anchors blur, and mutual k-NN rises with blurring: so it is multiplied by feature k-NN, which falls.
+        """
+        plain, drawn = (self._scores(ridge, own, power=1.0) for own in (Anchors(), anchors))
+        return not len(plain) or float((plain - drawn).mean()) <= 0
+
+    def head_helps(self, ridge: float, dim: int, head: float, anchors: Anchors) -> bool:
+        """Whether ``refined_cca`` on the embeddings is better than without, by a standard error.
+
+        By mutual k-NN times the root of feature k-NN. It is where pairs are right; where many of them are wrong,
+        which costs a refined solution more, it is not (``docs/decisions.md``, 2026-11-27).
+
+        Args:
+            ridge: of the closed form.
+            dim: number of directions.
+            head: ridge of the head.
+            anchors: as they will be used; of no share where they will not.
+        """
+
+        def refined(fit: Batch, z: Mapping[str, Tensor]) -> CanonicalMaps:
+            return refined_cca(z, dim, ridge=head, present=fit.present, weight=fit.weight)
+
+        without, headed = (self._scores(ridge, anchors, own) for own in (None, refined))
+        return len(without) > 0 and better(headed, without)
+
+    def _scores(
+        self,
+        ridge: float,
+        anchors: Anchors,
+        head: Callable[[Batch, Mapping[str, Tensor]], CanonicalMaps] | None = None,
+        power: float = 0.5,
+    ) -> Tensor:
+        """The criterion for each held-out pair, shape (pairs,); see ``grounded_rows``."""
+        scores = [torch.empty(0, dtype=torch.float64)]
+        for maps, (fit, held_out), near in zip(self.solutions(ridge), self.parts, self.near, strict=True):
+            known, z = ({m: x.float() for m, x in _embedded(maps, part.x).items()} for part in (fit, held_out))
+            if head is not None:
+                final = head(fit, known)
+                known, z = ({m: final(m, F.normalize(x, dim=1)) for m, x in part.items()} for part in (known, z))
             if anchors.share:
-                targets = fuse(fitted, fit.present)[: anchors.rows]
-                z = {m: attend(part, targets, tau=anchors.tau, share=anchors.share) for m, part in z.items()}
-            first, second = (part.cpu().numpy() for part in z.values())
-            own.append(torch.from_numpy(grounded_rows(first, second, near[0], near[1])))
-    return bool(scores[0]) and better(torch.cat(scores[0]), torch.cat(scores[1]))
+                targets = fuse(known, fit.present)[: anchors.rows]
+                z = {m: attend(x, targets, tau=anchors.tau, share=anchors.share) for m, x in z.items()}
+            first, second = (x.cpu().numpy() for x in z.values())
+            scores.append(torch.from_numpy(grounded_rows(first, second, *near, power=power)))
+        return torch.cat(scores)
 
 
 def folds(rows: Batch, seed: int) -> Iterator[tuple[Batch, Batch]]:
@@ -136,7 +147,11 @@ def folds(rows: Batch, seed: int) -> Iterator[tuple[Batch, Batch]]:
         yield fit, _take(held_out, complete)
 
 
-def _take(rows: Batch, index: torch.Tensor) -> Batch:
+def _embedded(maps: CanonicalMaps, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {m: maps(m, rows) for m, rows in x.items()}
+
+
+def _take(rows: Batch, index: Tensor) -> Batch:
     x, present = ({m: v[index] for m, v in part.items()} for part in (rows.x, rows.present))
     weight = None if rows.weight is None else rows.weight[index]
     return Batch(x, present, rows.rows[index], weight=weight)

@@ -25,7 +25,7 @@ from hscmae.losses.correlation import correlation_loss
 from hscmae.losses.distillation import cosine_distillation, relational_distillation
 from hscmae.losses.reconstruction import masked_reconstruction
 from hscmae.losses.weighting import LossWeights
-from hscmae.methods.closed_form import USUAL_RIDGE, anchors_help, choose_ridge, head_helps
+from hscmae.methods.closed_form import USUAL_RIDGE, CrossFit
 from hscmae.methods.deep import DeepMethod
 from hscmae.methods.moments import background_share
 from hscmae.nn.ema import decay_at, make_teacher, update_teacher
@@ -300,20 +300,16 @@ class HSCMAE(DeepMethod):
         warm = self.config.warm_start
         if warm.kind == "none":
             return {}
-        rows, seed, anchors = self._warm_rows(features), self.config.seed, self.config.anchors
-        usual = USUAL_RIDGE[warm.kind] if self.views_ else None
-        ridge = warm.ridge or choose_ridge(rows, self._closed_form, seed, usual)
+        anchors, head = self.config.anchors, self.config.head
+        start = CrossFit(self._warm_rows(features), self._closed_form, self.config.seed)
+        ridge = warm.ridge or start.choose_ridge(USUAL_RIDGE[warm.kind] if self.views_ else None)
         prepared: dict[str, Any] = {"warm_start_ridge": ridge}
-
-        def start(fit: Batch, moments: Covariances) -> CanonicalMaps:
-            return self._closed_form(fit, ridge, moments)
-
         choosing = self.config.training.validation_share > 0
         if anchors.share and choosing:
-            prepared["anchors"] = anchors_help(rows, start, anchors, seed)
-        if self.config.head.final == "smoothed":
+            prepared["anchors"] = start.anchors_help(ridge, anchors)
+        if head.final == "smoothed":
             used = anchors if prepared.get("anchors", True) else Anchors()
-            prepared["head"] = choosing and head_helps(rows, start, self.config.dim, self.config.head.ridge, used, seed)
+            prepared["head"] = choosing and start.head_helps(ridge, self.config.dim, head.ridge, used)
         return prepared
 
     def _warm_rows(self, features: Features) -> Batch:

@@ -19,7 +19,7 @@ from hscmae.data.scaling import standardizer_of
 from hscmae.linear.cca import CanonicalMaps, Covariances, blended, ridge_cca
 from hscmae.linear.smoothing import MAX_ROWS, smoothed_cca
 from hscmae.methods.base import Method
-from hscmae.methods.closed_form import choose_ridge
+from hscmae.methods.closed_form import CrossFit
 from hscmae.methods.moments import background_share, raw_covariances, standardised
 from hscmae.streams import generator
 from hscmae.training.features import Batch, Features
@@ -176,7 +176,9 @@ class RidgeCCA(CCA):
     usual_ridge: ClassVar[float | None] = None
 
     def _solve(self, training: Batch, moments: Covariances) -> CanonicalMaps:
-        ridge = self.config.ridge or choose_ridge(training, self._closed_form, self.config.seed, self.usual_ridge)
+        ridge = self.config.ridge or CrossFit(training, self._closed_form, self.config.seed).choose_ridge(
+            self.usual_ridge
+        )
         self.summary_["ridge"] = ridge
         return self._closed_form(training, ridge, moments)
 
