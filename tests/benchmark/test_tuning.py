@@ -94,7 +94,8 @@ def test_every_range_is_one_that_the_method_takes(name: str) -> None:
 
 
 def test_a_part_that_is_off_stays_off() -> None:
-    off = Contender("x", "hscmae", settings={"loss": {"sample_weight": 0.0}, "warm_start": {"kind": "none"}})
+    parts = {"loss": {"sample_weight": 0.0}, "warm_start": {"kind": "none"}, "head": {"final": "none"}}
+    off = Contender("x", "hscmae", settings=parts)
     assert not {"loss.sample_weight", "warm_start.ridge", "head.ridge"} & space(off).keys()
     assert "ridge" not in space(Contender("cca", "cca"))
     assert "network.branch_scale" not in space(Contender("infonce", "infonce"))
