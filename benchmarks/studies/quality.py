@@ -227,7 +227,9 @@ def sensitivity(folder: Path) -> str:
     lines: list[list[str]] = []
     for part in sorted(folder.iterdir()):
         scores = {name.partition("=")[2]: float(np.mean(of)) for name, of in _means(results_of(part)).items()}
-        ours = scores.pop("")
+        ours = scores.pop("", None)
+        if ours is None or not scores:
+            continue  # begun, and not at its end
         fixed = [f"{scores[ratio]:.4f}" for ratio in sorted(scores)]
         lines.append([part.name, f"**{ours:.4f}**", *fixed, f"{ours / max(scores.values()) - 1:+.1%}"])
     return table(("set", "a row's own ratio", *sorted(scores), "to the best fixed"), lines)
