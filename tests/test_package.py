@@ -64,6 +64,7 @@ def test_the_sdist_builds_and_tests_itself(dist: Path) -> None:
 def test_every_extra_is_told_and_the_citation_is_of_this_version() -> None:
     told = (ROOT / "docs" / "installing.md").read_text()
     assert not [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in told]
+    assert set(USES) == set(PROJECT["optional-dependencies"]) - {"all", "docs", "dev"}
     assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
@@ -111,7 +112,7 @@ def base(dist: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - {"all", "docs", "dev"}))
+@pytest.mark.parametrize("extra", USES)
 def test_every_extra_brings_what_it_is_for(extra: str, dist: Path, base: Path, tmp_path: Path) -> None:
     """Each alone, in an environment of its own on top of the base."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

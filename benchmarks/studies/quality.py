@@ -40,13 +40,13 @@ from hscmae.benchmark.table import METRICS, Row, by_split, markdown, rows
 from hscmae.cli.progress import jobs_progress
 from hscmae.config import HSCMAEConfig
 from hscmae.data.pairs import Pairs
+from hscmae.methods import get_method
 
 DOCUMENT = ROOT / "docs" / "benchmark.md"
 PLOTS = ROOT / "docs" / "benchmark"
 SCRIPT = "benchmarks/studies/quality.py"
 CLOSED = ("ridge-cca", "smoothed-cca", "kernel-cca", "smoothed-kernel-cca")
 DEEP = ("dcca", "dccae", "infonce", "softclip", "mae", "cav-mae")
-HEADLESS = ("infonce", "softclip", "cav-mae")  # the others have a CCA head of their own
 STRONG = "ridge-cca"
 GIVEN = " + anchors, weights of pairs"
 DAMAGED = (OURS, "smoothed-kernel-cca", f"smoothed-kernel-cca{GIVEN}", STRONG, "mae", "cav-mae", "infonce")
@@ -63,13 +63,12 @@ def who() -> list[Contender]:
     kernel = weighted | {"linear": default.view.linear}
     view = share | {"view": {"kind": "kernel"}}
     closed = [Contender(f"{name}{GIVEN}", name, settings=kernel if "kernel" in name else weighted) for name in CLOSED]
-    headed = view | {"head": {"final": default.head.final, "ridge": default.head.ridge}}
+    head = {"head": {"final": default.head.final, "ridge": default.head.ridge}}
+    bare = [name for name in DEEP if get_method(name)().config.head.final == "none"]
     deep = [
-        Contender(
-            f"{name} + kernel view, anchors{', head' * (name in HEADLESS)}",
-            name,
-            settings=headed if name in HEADLESS else view,
-        )
+        Contender(f"{name} + kernel view, anchors, head", name, settings=view | head)
+        if name in bare
+        else Contender(f"{name} + kernel view, anchors", name, settings=view)
         for name in DEEP
     ]
     return [*contenders(["all", f"{OURS}:paper-tuned"]), *closed, *deep]

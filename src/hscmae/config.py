@@ -235,7 +235,8 @@ PAPER: dict[str, Any] = {
     "anchors": {"share": 0.0},
     "training": {"lr": 1e-3, "patience": 10},
 }
-# Chosen without labels on 1,303 YouTube-8M clips: `hscmae tune FILE --preset paper --set network.depth=1 --trials 10`.
+# Chosen without labels on 1,303 YouTube-8M clips: `hscmae tune FILE --preset paper --set network.depth=1 --trials 10`;
+# the warm-up of the local level by the ablation of docs/paper.md.
 TUNED: dict[str, Any] = {
     "network": {"depth": 1, "dropout": 0.27},
     "masking": {"ratio": 0.76},

@@ -30,6 +30,7 @@ from hscmae.linear.cca import (
 MAX_ROWS = 50_000
 ROUNDS = 2  # affinities from the embedding of ridge CCA, then from that of the first solution
 NEIGHBOURS = 50, 200
+TAU = 0.1  # temperature of the affinities of embeddings
 
 
 def neighbourhood(rows: int) -> int:
@@ -226,7 +227,6 @@ def refined_cca(
     dim: int,
     *,
     ridge: float,
-    tau: float = 0.1,
     present: Mapping[str, Tensor] | None = None,
     weight: Tensor | None = None,
 ) -> CanonicalMaps:
@@ -240,7 +240,6 @@ def refined_cca(
         z: embeddings of two modalities, each of shape (n, d); counted by their directions.
         dim: number of directions.
         ridge: see ``ridge_cca``.
-        tau: temperature of the affinities.
         present: modality -> rows that have it, shape (n,).
         weight: see ``smoothed_cca``.
 
@@ -255,7 +254,7 @@ def refined_cca(
     unit = {m: F.normalize(rows, dim=1) for m, rows in z.items()}
     moments = covariances(unit, present, weight)
     k = neighbourhood(len(next(iter(unit.values()))))
-    cross = torch.lerp(_smoothed_cross(unit, unit, moments, k, tau, 1, present, weight), moments.cross, 0.5)
+    cross = torch.lerp(_smoothed_cross(unit, unit, moments, k, TAU, 1, present, weight), moments.cross, 0.5)
     return ridge_cca(replace(moments, cross=cross), dim, ridge)
 
 
