@@ -24,6 +24,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     own = tmp_path / "cgroup" / "pod" / "container"
     own.mkdir(parents=True)
     (own / "cpu.max").write_text("max 100000\n")
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(cpus, "LOAD", tmp_path / "loadavg")
+    (tmp_path / "loadavg").write_text("9.00 9.00 9.00 1/999 12345\n")
     return own
 
 
@@ -49,17 +52,42 @@ def test_what_the_user_allows_counts(monkeypatch: pytest.MonkeyPatch, allowed: s
     assert usable_cpus() == expected
 
 
-def test_openmp_waits_without_spinning_and_keeps_to_the_quota(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmp_hardly_spins_and_keeps_to_the_quota(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
     set_threads()
-    assert os.environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+    assert os.environ == waiting
     (machine / "cpu.max").write_text("400000 100000\n")
     set_threads()
-    assert os.environ == {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "4"}
-    given = {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "9"}
+    assert os.environ == {**waiting, "OMP_NUM_THREADS": "4"}
+
+
+@pytest.mark.parametrize("given", [{"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "9"}, {"GOMP_SPINCOUNT": "7"}])
+def test_what_the_user_set_stays(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(given))
     set_threads()
     assert os.environ == given
+
+
+@pytest.mark.parametrize(
+    ("quota", "load", "spins"),
+    [
+        ("max", "0.5 0.5 0.5 1/300 77", "1000"),  # nobody but this process runs
+        ("max", "0.5 0.5 0.5 2/300 77", "300"),  # 64 threads, 63 free cores
+        ("400000", "9 9 9 61/300 77", "1000"),
+        ("400000", "9 9 9 62/300 77", "300"),
+        ("max", "", "1000"),
+        ("max", "1 2 3 many", "1000"),
+    ],
+)
+def test_it_spins_less_where_others_want_the_cores(
+    quota: str, load: str, spins: str, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (machine / "cpu.max").write_text(f"{quota} 100000\n")
+    cpus.LOAD.write_text(load)
+    monkeypatch.setattr(os, "environ", {})
+    set_threads()
+    assert os.environ["GOMP_SPINCOUNT"] == spins
 
 
 @pytest.mark.parametrize(
@@ -77,18 +105,22 @@ assert "torch" not in sys.modules
 real = builtins.__import__
 def watched(name, *rest, **more):
     if name == "torch":
-        assert os.environ.get("OMP_WAIT_POLICY") == "PASSIVE"
+        assert os.environ.get("OMP_WAIT_POLICY") == "PASSIVE" and "GOMP_SPINCOUNT" in os.environ
         os._exit(0)
     return real(name, *rest, **more)
 builtins.__import__ = watched
 {use}
 os._exit(1)
 """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    environment = {name: value for name, value in os.environ.items() if "OMP_" not in name}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
 def test_other_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpus, "OWN_CGROUP", tmp_path / "none")
+    monkeypatch.setattr(cpus, "LOAD", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "environ", {})
+    set_threads()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
     assert usable_cpus() == os.cpu_count()

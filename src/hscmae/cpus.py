@@ -8,6 +8,10 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
+LOAD = Path("/proc/loadavg")
+# Rounds that a thread of GNU's OpenMP spins before it sleeps. Without any, a decomposition on two threads is slower
+# than on one; with its own default of 300,000 it stands still beside busy processes (docs/performance.md).
+SPINS_QUIET, SPINS_BUSY = 1000, 300
 
 
 def usable_cpus() -> int:
@@ -19,13 +23,26 @@ def usable_cpus() -> int:
 
 
 def set_threads() -> None:
-    """Tell OpenMP, before torch loads it, to wait without spinning and to keep to the container's quota.
+    """Tell OpenMP, before torch loads it, to wait with next to no spinning and to keep to the container's quota.
 
-    Threads that spin slow all else on the machine. What the user has set stays; child processes take it over.
+    Threads that spin slow all else on the machine, so they do less of it where other processes want its cores. What
+    the user has set stays; child processes take it over.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        free = (os.cpu_count() or 1) - _others_running()
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS_QUIET if usable_cpus() <= free else SPINS_BUSY)
     if (quota := _quota()) is not None and quota <= usable_cpus():
         os.environ.setdefault("OMP_NUM_THREADS", str(quota))
+
+
+def _others_running() -> int:
+    """Threads of other processes that run or wait for a core at this moment; 0 where nobody says."""
+    try:
+        running, _ = LOAD.read_text().split()[3].split("/")
+        return max(0, int(running) - 1)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _quota() -> int | None:
