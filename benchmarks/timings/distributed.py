@@ -56,6 +56,7 @@ def measure(batch: int, width: int) -> None:
         training_batch_size=batch,
         training_steps=WARMUP + max(12, 30 * 512 // batch),
         training_validation_share=0.0,
+        training_precision="float32",
         training_evaluations=1,
         warm_start_kind="ridge",
         warm_start_ridge=1.0,

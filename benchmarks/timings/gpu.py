@@ -78,7 +78,12 @@ def step_against_cpu(device: str, *, width: int, rows: int) -> float:
     found = []
     for place in (device, "cpu"):
         objective, batch = fresh(width, rows, torch.float64, place)
-        found.append(results(objective, compute_gradients(objective, 5.0, State(), batch, DrawnOnCPU(0, 0))))
+        found.append(
+            results(
+                objective,
+                compute_gradients(objective, list(objective.parameters()), 5.0, State(), batch, DrawnOnCPU(0, 0)),
+            )
+        )
     return largest_difference(*found)
 
 
@@ -88,7 +93,7 @@ def recorded_against_plain(device: str, *, width: int, rows: int, kind: type[Cap
     worst = 0.0
 
     def compute(batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        return compute_gradients(objective, 5.0, State(), batch, noise)
+        return compute_gradients(objective, list(objective.parameters()), 5.0, State(), batch, noise)
 
     recorded = kind(compute)
     for step in range(WARM_UP + 3):

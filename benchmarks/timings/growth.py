@@ -186,6 +186,7 @@ def train(point: Point, store: Path) -> tuple[float, float]:
         training_batch_size=point.batch,
         training_steps=steps,
         training_validation_share=0.0,
+        training_precision="float32",
         training_evaluations=1,
         warm_start_kind="ridge",
         warm_start_ridge=1.0,

@@ -192,6 +192,7 @@ def profiled(batch: int = 512, width: int = 1024) -> dict[str, Any]:
             network_width=width,
             training_batch_size=batch,
             training_validation_share=0.0,
+            training_precision="float32",
             training_steps=20 + PROFILED,
             training_evaluations=(20 + PROFILED) // 10,
             warm_start_kind="ridge",

@@ -162,7 +162,7 @@ def step_on_a_pretended_gpu(model: Any, pairs: Pairs) -> None:
     noise.draw_from(AnySource())
     with NothingThatWaits(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know the meta device
-        losses = loop.compute_gradients(objective, 5.0, loop.State(), there, noise)
+        losses = loop.compute_gradients(objective, list(objective.parameters()), 5.0, loop.State(), there, noise)
     assert all(loss.device.type == "meta" for loss in losses.values())
     assert any(p.grad is not None for p in objective.parameters())
 

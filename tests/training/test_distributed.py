@@ -15,6 +15,7 @@ from hscmae.config import Loss, Training
 from hscmae.data.pairs import Pairs
 from hscmae.methods import METHODS, get_method
 from hscmae.methods.deep import DeepMethod
+from hscmae.training import distributed, shared_memory
 from hscmae.training.features import Features
 from hscmae.training.loop import Loop
 from processes import in_processes
@@ -113,11 +114,18 @@ def worker(rank: int, size: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+def worker_of_shared_memory(rank: int, size: int, folder: str) -> None:
+    shared_memory.LEAST_BYTES = 1
+    worker(rank, size, folder)
+    assert distributed._memory.parts
+
+
+@pytest.fixture(scope="module", params=[(2, worker), (2, worker_of_shared_memory), (4, worker_of_shared_memory)])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(f"processes{request.param}")
-    in_processes(worker, request.param, folder)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+    size, work = request.param
+    folder = tmp_path_factory.mktemp(f"processes{size}")
+    in_processes(work, size, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
 @pytest.mark.parametrize("case", CASES)

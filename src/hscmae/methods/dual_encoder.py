@@ -46,7 +46,7 @@ class DualEncoderObjective(Objective):
     def pairs(self, z: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Of the global batch both modalities' embeddings, and which rows have both: (n, dim), (n, dim), (n,)."""
         a, v = batch.gather(z).values()
-        return a, v, torch.stack(list(batch.gather(batch.present).values())).all(0)
+        return a, v, torch.stack(list(batch.everywhere()[0].values())).all(0)
 
 
 class DualEncoder(DeepMethod):

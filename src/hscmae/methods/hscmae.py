@@ -104,21 +104,23 @@ class HSCMAEObjective(Objective):
                 name: {m: self._decode(m, h[source]) for m, source in sources[name].items()}
                 for name in self.active & sources.keys()
             }
+        paths: dict[str, dict[str, Tensor]] = {}  # (b, dim), exchanged together
         if "global" in self.active:
-            z = batch.gather({m: full_precision(rows) for m, rows in own.items()})  # (n, dim)
+            paths["clean"] = own
+        if self.active & {"local", "distill"}:
+            paths["teacher"] = t
+            paths["masked"] = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
+        everyone = batch.gather({f"{name}/{m}": full_precision(z[m]) for name, z in paths.items() for m in z})
+        whole = {name: {m: everyone[f"{name}/{m}"] for m in z} for name, z in paths.items()}  # (n, dim)
+        if "global" in self.active:
+            z = whole["clean"]
             paired = None if batch.complete else present[a] & present[v]  # (n,)
             weight = None if self.chance is None else self.chance[rows]  # (n,)
             losses["global"] = correlation_loss(
                 z[a], z[v], ridge=c.loss.ridge, form=c.loss.correlation, valid=paired, weight=weight
             )
         if self.active & {"local", "distill"}:
-            # (b, dim)
-            through = {m: self._through_head(i, full_precision(s[m])) for i, m in enumerate(self.modalities)}
-            both = batch.gather(  # (n, dim), of teacher and student
-                {f"teacher/{m}": full_precision(t[m]) for m in self.modalities}
-                | {f"masked/{m}": through[m] for m in self.modalities}
-            )
-            raw, student = ({m: both[f"{path}/{m}"] for m in self.modalities} for path in ("teacher", "masked"))
+            raw, student = whole["teacher"], whole["masked"]
             clean = {m: self._through_head(i, raw[m]) for i, m in enumerate(self.modalities)}  # (n, dim)
             ramp = min(1.0, (noise.step + 1) / c.affinity.warmup) if c.affinity.warmup else 1.0
             if "local" in self.active:

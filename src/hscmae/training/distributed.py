@@ -25,6 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from hscmae.errors import RunError, first_line
+from hscmae.training.shared_memory import SharedMemory
 
 # A process that hangs ends the job after this long; one that dies does so at once. Processes do the same work side by
 # side, so they never wait for each other by more than the writing of a checkpoint.
@@ -95,6 +96,8 @@ def gather(own: Mapping[str, Tensor], share: Share) -> dict[str, Tensor]:
     Returns:
         Each with the rows of all processes, differentiable.
     """
+    if not own:
+        return {}
     widths = [x.shape[1:].numel() for x in own.values()]
     flat = torch.cat([x.reshape(len(x), width) for x, width in zip(own.values(), widths, strict=True)], 1)
     parts = torch.split(_gather(flat, share), widths, 1)
@@ -146,9 +149,7 @@ def backward(loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
         return
     (loss / size()).backward()  # type: ignore[no-untyped-call]
     moved = [p for p in parameters if p.grad is not None]
-    flat = torch.cat([p.grad.flatten() for p in moved if p.grad is not None])
-    with _connected():
-        dist.all_reduce(flat)
+    flat = _sum_(torch.cat([p.grad.flatten() for p in moved if p.grad is not None]))
     for parameter, gradient in zip(moved, torch.split(flat, [p.numel() for p in moved]), strict=True):
         parameter.grad = gradient.view_as(parameter)
 
@@ -176,10 +177,14 @@ def copy_first(tensors: Iterable[Tensor]) -> None:
 
 
 def _sum(own: Tensor) -> Tensor:
-    summed = own.clone(memory_format=torch.contiguous_format)
+    return _sum_(own.clone(memory_format=torch.contiguous_format))
+
+
+def _sum_(own: Tensor) -> Tensor:
     with _connected():
-        dist.all_reduce(summed)
-    return summed
+        if not _memory.sum_(own):
+            dist.all_reduce(own)
+    return own
 
 
 def _from_first(tensor: Tensor) -> Tensor:
@@ -187,6 +192,9 @@ def _from_first(tensor: Tensor) -> Tensor:
         with _connected():
             dist.broadcast(tensor, 0)
     return tensor
+
+
+_memory = SharedMemory(first_of)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ holds one process's rows of the global batch and gathers what the others hold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,6 +36,7 @@ class Batch:
         rows: positions among the training rows, shape (n,), int64.
         valid: modality -> valid steps, shape (n, t), bool, for sequences alone.
         share: which rows of the global batch these are; ``None`` where they are all of it.
+        whole: ``present`` and ``rows`` of the whole global batch, where there is a share.
         complete: known to have every modality in every row, so that ``present`` need not be looked at.
         weight: the chance of each pair that it is right, shape (n,), float32; ``None`` where none is doubted.
     """
@@ -44,6 +46,7 @@ class Batch:
     rows: Tensor
     valid: dict[str, Tensor] = field(default_factory=dict)
     share: distributed.Share | None = None
+    whole: tuple[Mapping[str, Tensor], Tensor] | None = None
     complete: bool = False
     weight: Tensor | None = None
 
@@ -58,12 +61,7 @@ class Batch:
 
     def everywhere(self) -> tuple[Mapping[str, Tensor], Tensor]:
         """``present`` and ``rows`` of the whole global batch."""
-        if self.share is None:
-            return self.present, self.rows
-        whole = distributed.gather(
-            {"": self.rows} | {m: p.to(self.rows.dtype) for m, p in self.present.items()}, self.share
-        )
-        return {m: whole[m].bool() for m in self.present}, whole[""]
+        return self.whole or (self.present, self.rows)
 
     def total(self, own: Tensor) -> Tensor:
         """What is summed over this batch's rows, summed over the whole global batch.
@@ -153,7 +151,12 @@ class Features:
     def shared(self, positions: Tensor) -> Batch:
         """This process's rows of the global batch at the given positions, shape (n,)."""
         share = distributed.Share.of(len(positions))
-        return self.batch(positions) if share is None else replace(self.batch(positions[share.rows]), share=share)
+        if share is None:
+            return self.batch(positions)
+        # Every process knows which rows the others have, and what they lack: that need not be exchanged.
+        positions = positions.to(self.device)
+        whole = {m: present[positions] for m, present in self.present.items()}, positions
+        return replace(self.batch(positions[share.rows]), share=share, whole=whole)
 
     def blocks(self, size: int = 4096, *, shared: bool = False) -> Iterator[Batch]:
         """All rows in order, in blocks, or this process's share of each block."""
@@ -164,13 +167,28 @@ class Features:
     def batches(self, positions: Iterator[Tensor]) -> Iterator[Batch]:
         """This process's share of the batch at each item of ``positions``; read ahead where rows are not resident."""
         batches = (self.shared(chosen) for chosen in positions)
-        return batches if self.resident is not None else prefetch(batches)
+        return batches if self.resident is not None else _ahead(batches)
 
     def sample(self, limit: int, source: torch.Generator) -> Batch:
         """All rows, or ``limit`` of them drawn without replacement, ascending."""
         if len(self) <= limit:
             return self.batch(torch.arange(len(self)))
         return self.batch(torch.randperm(len(self), generator=source)[:limit].sort().values)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """``prefetch`` on one of torch's threads: with a second team of them the training step's would not spin at all."""
+    threads = torch.get_num_threads()
+
+    def alone() -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        yield from batches
+
+    try:
+        with closing(prefetch(alone())) as ahead:
+            yield from ahead
+    finally:
+        torch.set_num_threads(threads)  # threads that begin later take over what was set last anywhere
 
 
 def row_blocks(

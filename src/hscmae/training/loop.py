@@ -226,7 +226,10 @@ class Loop:
             _positions(self.seed, step, batch_size, len(features), settings.shuffle_block, features.home)
             for step in range(state.step, steps)
         )
-        gradients = _recorded(partial(compute_gradients, objective, settings.grad_clip, state), objective, features)
+        # Listed once: torch walks through all modules for it.
+        learnt = [p for p in objective.parameters() if p.requires_grad]
+        compute = partial(compute_gradients, objective, learnt, settings.grad_clip, state)
+        gradients = _recorded(compute, objective, features)
         while state.step < steps and not self._out_of_patience():
             step = state.step
             lr = learning_rate(step, self.planned, settings)
@@ -311,9 +314,9 @@ def learning_rate(step: int, steps: int, settings: Training) -> float:
 
 
 def compute_gradients(
-    objective: Objective, largest: float, state: State, batch: Batch, noise: Noise
+    objective: Objective, learnt: list[nn.Parameter], largest: float, state: State, batch: Batch, noise: Noise
 ) -> dict[str, Tensor]:
-    """One step's losses and their weighted total, by name; the total's gradients, clipped, are left in the parameters.
+    """One step's losses and their weighted total, by name; the total's gradients, clipped, are left in ``learnt``.
 
     On a GPU nothing in here waits for the device, so that it can be recorded as a CUDA graph.
     """
@@ -322,9 +325,10 @@ def compute_gradients(
     # On a GPU this would wait for the device: there, where it logs.
     if batch.rows.device.type == "cpu" and not math.isfinite(float(total.detach())):
         _require_finite({**losses, "total": total}, state)
-    objective.zero_grad(set_to_none=True)
-    distributed.backward(total, objective.parameters())
-    _clip(list(objective.parameters()), largest)
+    for parameter in learnt:
+        parameter.grad = None
+    distributed.backward(total, learnt)
+    _clip(learnt, largest)
     return {name: loss.detach() for name, loss in {"total": total, **losses}.items()}
 
 
