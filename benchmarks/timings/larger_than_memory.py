@@ -3,8 +3,8 @@
     python -m benchmarks.timings.larger_than_memory [--gigabytes 8] [--threads 2] [--precision float32] [--folder /tmp]
 
 A store of random rows is made in a temporary folder; a child process trains on it and embeds it while its anonymous
-memory (RssAnon: without the page cache) is sampled; another child does the same with rows in memory. Both in one run. Through
-the linear view what is slower is reading; through the kernel view, components that are computed anew for each batch.
+memory (RssAnon: without the page cache) is sampled; another child does the same with rows in memory. Both in one run.
+Through the linear view reading alone could be slower; through the kernel view components are computed for each batch.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hscmae.linear.cca import BLOCK
-
+BLOCK = 1024  # so many rows times some thousand landmarks are memory that is used again from block to block
 COINCIDING = 1e-12  # squared distance of unit rows that rounding alone holds apart
 
 
@@ -69,11 +68,10 @@ class KernelMap:
         rows = x.to(self.landmarks) - self.mean  # (n, d)
         product = rows @ self.landmarks.T  # (n, l)
         norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # (n, 1)
-        cosine = product / torch.where(norm > 0, norm, 1.0)
-        # A row at the mean has no direction and stays there: squared norms are 1 or 0.
-        squares = (norm > 0).to(product) + self.landmarks.any(dim=1).to(product)  # (n, l)
-        apart = (squares - 2 * cosine).clamp(min=0)  # (n, l), squared distance of unit rows
-        return torch.exp(-apart / self.bandwidth) + product * self.linear
+        # Squared distances of unit rows, (n, l); a row at the mean has no direction and stays there, at norm 0.
+        apart = product / torch.where(norm > 0, norm, 1.0)
+        apart.mul_(-2).add_(2).sub_((norm == 0).to(apart)).sub_((self.landmarks == 0).all(dim=1).to(apart))
+        return apart.clamp_(min=0).neg_().div_(self.bandwidth).exp_().add_(product * self.linear)
 
 
 def kernel_map(x: Tensor, landmarks: Tensor, rank: int, *, factor: float = 1.0, linear: float = 0.0) -> KernelMap:
