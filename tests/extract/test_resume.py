@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("av", reason="needs the extra media")
 
 from hscmae.errors import InputError
-from hscmae.extract import extract
-from hscmae.extract.spool import folder_of
+from hscmae.extract import assemble, extract
+from hscmae.extract.spool import Spool, folder_of
 from media_files import clicks, write_clip, write_picture, write_video, write_wav
 
 LIGHT = {"audio": "light", "visual": "light"}
@@ -58,8 +58,8 @@ def test_neither_jobs_nor_neighbours_change_a_byte(media, tmp_path):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_killed_and_resumed_gives_the_same_bytes(media, tmp_path, kills):
-    for k in range(40):
-        write_clip(media, f"more{k:02d}", 100 + k)
+    for k in range(20 * kills):  # more than are done between kills
+        write_clip(media, f"more{k:03d}", 100 + k)
     extract(media, tmp_path / "whole", **LIGHT)
     arguments = ["extract", str(media), "--output", str(tmp_path / "store"), "--audio", "light", "--visual", "light"]
     journal = folder_of(tmp_path / "store") / "journal.jsonl"
@@ -84,6 +84,49 @@ def test_killed_and_resumed_gives_the_same_bytes(media, tmp_path, kills):
     assert killed == kills
     assert content(tmp_path / "store") == content(tmp_path / "whole")
     assert not folder_of(tmp_path / "store").exists()
+
+
+def test_a_job_that_was_killed_at_its_very_end_is_finished(media, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "remove", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(media, store, **LIGHT)
+    assert store.exists() and folder_of(store).exists()
+    written = content(store)
+    for _ in range(2):
+        assert len(extract(media, store, **LIGHT, resume=True)) == 16
+        assert content(store) == written and not folder_of(store).exists()
+    with pytest.raises(InputError, match="cannot be updated"):
+        extract(media, store, **LIGHT, window=5, resume=True)
+
+
+@pytest.mark.parametrize("change", ["another", "changed", "gone"])
+def test_a_finished_store_is_not_changed_by_going_on(media, tmp_path, monkeypatch, change):
+    store = tmp_path / "store"
+    extract(media, store, **LIGHT)
+    written = content(store)
+    if change == "gone":
+        (media / "long.wav").unlink()
+    else:
+        write_clip(media, "c03" if change == "changed" else "d", 77)
+    with pytest.raises(InputError, match="exists already"):
+        extract(media, store, **LIGHT, resume=True)
+    assert content(store) == written and not folder_of(store).exists()
+    if change == "gone":
+        return
+    with monkeypatch.context() as patch:  # an update that was interrupted is not lost by it either
+        patch.setattr(assemble, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(media, store, **LIGHT, update=True)
+    left = content(folder_of(store))
+    with pytest.raises(InputError, match="exists already"):
+        extract(media, store, **LIGHT, resume=True)
+    assert content(store) == written and content(folder_of(store)) == left
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_what_was_journalled_is_not_done_again(media, tmp_path, monkeypatch):

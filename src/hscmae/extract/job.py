@@ -172,27 +172,31 @@ def run(
     """
     for module in ("av", "PIL.Image", "threadpoolctl"):
         require(module, "media")
-    _check_output(output, overwrite or update)
+    _check_output(output, overwrite or update or resume)
     unused: list[str] = []
     clips = find_clips(paths, unused=unused)
-    before = recipe_of(output) if update and output.exists() else interrupted_job(output) if resume or update else None
-    if update and output.exists() and before is None:
+    # One that was killed at its very end has left a store: there is nothing left to go on with, which is no error.
+    there = output.exists() and (update or (resume and not overwrite))
+    before = recipe_of(output) if there else interrupted_job(output) if resume or update else None
+    if there and before is None:
         raise InputError(f"{output}: was not written by extract, so it cannot be updated")
     job, notes = _job(settings, before, clips)
     for note in notes:
         say(note)
     recipe = recipe_for(job)
-    if update and output.exists():
+    if there:
         _require_same_job(recipe, before, output)
     marks = None if labels is None else ClipLabels(labels)
     if marks is not None:
         marks.require_some(clip.key for clip in clips)
-    elif update and output.exists() and _is_labelled(output):
+    elif there and update and _is_labelled(output):
         raise InputError(f"{output}: has labels: name them again with --labels")
     summary = Summary(output, len(clips), recipe=recipe, notes=notes)
     for line in unused:
         _report(line, summary, strict)
-    old = assemble.old_recordings(output) if update and output.exists() else None
+    old = assemble.old_recordings(output) if there else None
+    if old is not None and not update:
+        _require_finished(clips, _unchanged(clips, job, old.recordings), old.recordings, output)
     without_versions = {key: value for key, value in recipe.items() if key != "versions"}
     with Spool(output, without_versions, job.dims, resume=resume or update, restart=overwrite) as spool:
         try:
@@ -220,7 +224,7 @@ def run(
             sources = [Source(done, spool.features())]
             if old is not None:
                 sources.append(Source(kept, old.arrays))
-            if old is None or todo or done or summary.dropped or marks is not None:
+            if old is None or (update and (todo or done or summary.dropped or marks is not None)):
                 assemble.write(output, sources, recipe, list(job.dims), marks, overwrite=overwrite or update)
             spool.remove()
         except BaseException as error:
@@ -279,9 +283,12 @@ def features_of(
     return concatenate(list(assemble.blocks([source], list(job.dims), None)))
 
 
+EXISTS = "exists already (--overwrite replaces it, --update takes in new files)"
+
+
 def _check_output(output: Path, replaces: bool) -> None:
     if output.exists() and not replaces:
-        raise InputError(f"{output}: exists already (--overwrite replaces it, --update takes in new files)")
+        raise InputError(f"{output}: {EXISTS}")
     if output.exists() and not is_store(output) and (output.is_file() or any(output.iterdir())):
         raise InputError(f"{output}: is not a store, so it is not replaced")
 
@@ -325,6 +332,14 @@ def _require_same_job(recipe: Recipe, before: Recipe | None, output: Path) -> No
     for key in ("audio", "visual", "hop", "pool"):
         if (before or {}).get(key) != recipe.get(key):
             raise InputError(f"{output}: cannot be updated with another {key} than it has")
+
+
+def _require_finished(
+    clips: Sequence[MediaClip], kept: Mapping[str, Recording], known: Mapping[str, Recording], output: Path
+) -> None:
+    """Refuse to go on with a store that is of other recordings: nothing is taken in or dropped without being asked."""
+    if len(kept) < len(clips) or len(known) > len(clips):
+        raise InputError(f"{output}: {EXISTS}")
 
 
 def _is_labelled(output: Path) -> bool:
