@@ -41,6 +41,7 @@ def test_every_benchmark_gives_rows_whatever_happens_to_it(tmp_path: Path) -> No
     assert {"processor", "cores", "torch"} <= set(written["machine"])
     assert all(set(row) >= KEYS for row in written["rows"])
     assert [row["met"] for row in written["rows"]] == [False, True, None, None, None]
+    assert [row.get("process_gb", 0) > 0 and row["process_s"] >= 0 for row in rows] == [True, True, False, False, False]
     reasons = [row.get("reason", "") for row in written["rows"]]
     assert reasons[:2] == ["", ""]
     assert "no_such_module" in reasons[2] and "little disk" in reasons[3] and "BrokenProcessPool" in reasons[4]

@@ -26,7 +26,7 @@ from hscmae.methods.hscmae import HSCMAEObjective
 from hscmae.training import distributed
 
 REPEATS = 3
-TARGET = 1.7
+TARGETS = {512: 1.6, 2048: 1.8}
 WARMUP = 3
 
 
@@ -97,7 +97,7 @@ def rows(batches: tuple[int, ...] = (512, 2048), width: int = 1024) -> list[dict
                 f"training loop, batch {batch}, width {width}, float32, 2 processes of 1 thread",
                 round(batch / statistics.median(two for _, two, _ in runs)),
                 "clips/s",
-                f">= {TARGET} x",
+                f">= {TARGETS[batch]} x" if batch in TARGETS else "",
                 reference=f"1 process of 1 thread: {alone} clips/s; 2 unconnected ones: {limit:.2f} x",
                 ratio=round(ratio, 3),
             )

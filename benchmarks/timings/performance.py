@@ -25,10 +25,14 @@ def figures(latest: dict[str, Any]) -> str:
         value = "" if row["value"] is None else f"{row['value']:,.5g} {row['unit']}"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
         verdict = {True: "yes", False: "**no**", None: row.get("reason", "")}[row["met"]]
-        lines.append((row["name"], value, row["reference"], ratio, row["target"], verdict))
+        whole = f"{row['process_s']} s, {row['process_gb']:g} GB" if "process_s" in row else ""
+        lines.append((row["name"], value, row["reference"], ratio, row["target"], verdict, whole))
     where = f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
-    head = ("figure", "value", "limit or rival", "ratio", "target", "met")
-    return f"{met} of {len(judged)} targets are met ({where}).\n\n{table(head, lines)}"
+    head = ("figure", "value", "limit or rival", "ratio", "target", "met", "whole benchmark")
+    return (
+        f"{met} of {len(judged)} targets are met ({where}). The last column: seconds of the process that measured the "
+        f"row, start and preparation included, and the peak memory of the largest process in it.\n\n{table(head, lines)}"
+    )
 
 
 def profile(found: dict[str, Any]) -> str:
