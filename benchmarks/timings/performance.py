@@ -31,7 +31,8 @@ def figures(latest: dict[str, Any]) -> str:
     head = ("figure", "value", "limit or rival", "ratio", "target", "met", "whole benchmark")
     return (
         f"{met} of {len(judged)} targets are met ({where}). The last column: seconds of the process that measured the "
-        f"row, start and preparation included, and the peak memory of the largest process in it.\n\n{table(head, lines)}"
+        f"row, start and preparation included, and the peak memory of the largest process in it.\n\n"
+        f"{table(head, lines)}"
     )
 
 
