@@ -48,6 +48,14 @@ def test_every_benchmark_gives_rows_whatever_happens_to_it(tmp_path: Path) -> No
     run.show(rows)
 
 
+def test_what_is_measured_again_takes_the_place_of_what_was() -> None:
+    before = [figure(name, value, "s") for name, value in (("a", 1.0), ("b", 2.0), ("a", 3.0), ("c", 4.0))]
+    before.append(figure("d", None, "", reason="left out: no time"))
+    again = [figure(name, value, "s") for name, value in (("e", 5.0), ("a", 6.0), ("a", 7.0))]
+    rows = run.merged(before, again)
+    assert [(row["name"], row["value"]) for row in rows] == [("a", 6.0), ("a", 7.0), ("b", 2.0), ("c", 4.0), ("e", 5.0)]
+
+
 def test_what_would_take_too_long_is_left_out() -> None:
     rows = run.collect([("works", {"speed": 0.1}, 9.0), ("works", {"speed": 0.1}, 1.0)], minutes=5)
     assert [row["met"] for row in rows] == [None, True, True]

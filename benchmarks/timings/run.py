@@ -78,6 +78,23 @@ def collect(benchmarks: Iterable[tuple[str, dict[str, Any], float]], minutes: fl
     return rows
 
 
+def merged(before: list[dict[str, Any]], again: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of before, in their order, with what was measured again in their place; new ones after them.
+
+    Benchmarks that were left out for want of time are no longer listed.
+    """
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for row in again:  # several may have one name: a figure against several rivals
+        waiting.setdefault(row["name"], []).append(row)
+    names, rows = set(waiting), []
+    for row in before:
+        if row["name"] in names:
+            rows += waiting.pop(row["name"], [])
+        elif not row.get("reason", "").startswith("left out"):
+            rows.append(row)
+    return rows + [row for found in waiting.values() for row in found]
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
@@ -126,7 +143,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=16.0, help="what would take longer is left out")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these benchmarks alone, without latest.json")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these alone; their rows replace the last ones")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(min(2, os.cpu_count() or 1))
     chosen = [
@@ -137,9 +154,11 @@ def main() -> None:
     rows = collect(chosen, arguments.minutes)
     assert all(set(COLUMNS) <= set(row) for row in rows)
     show(rows)
-    if arguments.only is None:
-        write(rows, RESULTS / "latest.json")
-        performance.update()
+    latest = RESULTS / "latest.json"
+    if arguments.only is not None and latest.exists():
+        rows = merged(json.loads(latest.read_text())["rows"], rows)
+    write(rows, latest)
+    performance.update()
 
 
 if __name__ == "__main__":
