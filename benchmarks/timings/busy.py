@@ -55,6 +55,11 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
+def without_openmp() -> dict[str, str]:
+    """This process's environment less what it tells OpenMP, so that another chooses for itself."""
+    return {name: value for name, value in os.environ.items() if "OMP_" not in name}
+
+
 def seconds(verb: str, folder: Path, clip: str) -> float:
     """Of one run of a verb, from the start of Python to its end."""
     words = [word.format(clip=clip) for word in VERBS[verb]]
@@ -63,7 +68,7 @@ def seconds(verb: str, folder: Path, clip: str) -> float:
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, *words], cwd=folder, check=True, capture_output=True,
-        env={name: value for name, value in os.environ.items() if "OMP_" not in name},
+        env=without_openmp(),
         start_new_session=True,  # its fair share is a process's, not that of this session
     )  # fmt: skip
     return time.perf_counter() - began

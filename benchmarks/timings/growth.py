@@ -151,7 +151,12 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
 def embed(point: Point, store: Path) -> tuple[float, float]:
     start = open_store(store)[:1024]
     model = HSCMAE(
-        dim=point.dim, network_width=WIDTH, training_steps=1, training_validation_share=0.0, warm_start_ridge=1.0
+        dim=point.dim,
+        network_width=WIDTH,
+        training_steps=1,
+        training_validation_share=0.0,
+        warm_start_ridge=1.0,
+        weigh_pairs=False,
     ).fit(start)
     return timed(lambda: embed_file(model, store, store.parent / "embeddings", overwrite=True))
 
@@ -187,6 +192,7 @@ def train(point: Point, store: Path) -> tuple[float, float]:
         training_steps=steps,
         training_validation_share=0.0,
         training_precision="float32",
+        weigh_pairs=False,
         training_evaluations=1,
         warm_start_kind="ridge",
         warm_start_ridge=1.0,

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.pages import ROOT, fill, table
-from benchmarks.timings.busy import CLIPS, neighbours
+from benchmarks.timings.busy import CLIPS, neighbours, without_openmp
 from hscmae.data.store import write_store
 from hscmae.data.synthetic import synthetic_pairs
 
@@ -38,8 +38,8 @@ print(1e3 * sorted(taken)[10])
 
 def environment(spins: int | None) -> dict[str, str]:
     """Of a process whose threads spin so many rounds; what hscmae chooses where ``None``."""
-    kept = {name: value for name, value in os.environ.items() if "OMP_" not in name}
-    return kept if spins is None else {**kept, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(spins)}
+    asked = {} if spins is None else {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(spins)}
+    return without_openmp() | asked
 
 
 def decomposition(spins: int | None) -> float:
